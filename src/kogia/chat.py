@@ -1,0 +1,184 @@
+"""`kogia chat`: a conversation in the terminal, or through a pipe with one question a line."""
+
+import contextlib
+import secrets
+import signal
+import sys
+import threading
+import time
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+
+from rich.console import Console
+from rich.text import Text
+
+from kogia.engine.engine import Engine
+from kogia.engine.request import SamplingParams
+from kogia.errors import PromptError
+from kogia.serve import TEMPERATURE, TOP_P, ReplyReader
+from kogia.serve.worker import load_engine
+from kogia.text.prompts import encode_chat
+
+HELP = "/reset forgets the conversation, /quit (or Ctrl-D) leaves, Ctrl-C stops an answer"
+STYLES = {"reasoning": "dim", "content": ""}
+HEADINGS = {"reasoning": "Thinking", "content": "Answer"}
+
+
+def chat(
+    folder: str | Path,
+    max_tokens: int | None = None,
+    temperature: float = TEMPERATURE,
+    top_p: float = TOP_P,
+    seed: int | None = None,
+    threads: int = 0,
+) -> None:
+    """Talk to a model until the user leaves or the input ends.
+
+    max_tokens: the longest answer (None: what the context leaves); seed: fixes all answers (None: different ones each
+    time); threads: for arithmetic (0: all cores).
+
+    Raises:
+        FolderError, ShapeError: the folder cannot be read. PromptError: an option out of range.
+    """
+    SamplingParams(1 if max_tokens is None else max_tokens, temperature, top_p)  # refuse bad options before loading
+    engine = load_engine(folder, max_batch=1, threads=threads)
+    console = Console(highlight=False, soft_wrap=True)
+    conversation = Conversation(engine, max_tokens, temperature, top_p, seed)
+    if sys.stdin.isatty():
+        console.print(f"[bold]{Path(folder).resolve().name}[/bold]: {HELP}")
+    for line in _typed() if sys.stdin.isatty() else _piped():
+        if line == "/quit":
+            return
+        _respond(conversation, line, console)
+
+
+class Conversation:
+    """The messages so far, and the model that answers them."""
+
+    def __init__(
+        self, engine: Engine, max_tokens: int | None, temperature: float, top_p: float, seed: int | None
+    ) -> None:
+        self.engine, self.max_tokens, self.temperature, self.top_p = engine, max_tokens, temperature, top_p
+        self.seed = secrets.randbits(62) if seed is None else seed
+        self.messages: list[dict[str, str]] = []
+
+    def reset(self) -> None:
+        """Forget everything said."""
+        self.messages.clear()
+
+    def ask(self, question: str, reader: ReplyReader) -> Iterator[tuple[str, str]]:
+        """Yield the pieces of the answer as they come, and remember question and answer when it ends.
+
+        Closing the iterator stops the answer; what was said of it is remembered.
+
+        Raises:
+            PromptError: the conversation no longer fits the context. It stays as it was before the question.
+        """
+        messages = [*self.messages, {"role": "user", "content": question}]
+        prompt = encode_chat(self.engine.tokenizer, messages)
+        request = self.engine.add(prompt, self._params(len(prompt)))
+        try:
+            while reader.finish_reason is None:
+                for _, token, output in self.engine.step():
+                    yield from reader.feed(token, output.finish_reason if output else None)
+        finally:
+            self.engine.abort(request)
+            self.messages = [*messages, {"role": "assistant", "content": reader.content}]
+
+    def _params(self, used: int) -> SamplingParams:
+        room = max(self.engine.max_length - used, 1)
+        turn = len(self.messages)  # so that asking the same thing twice is answered anew, but reproducibly
+        return SamplingParams(self.max_tokens or room, self.temperature, self.top_p, self.seed + turn)
+
+
+def _respond(conversation: Conversation, line: str, console: Console) -> None:
+    if line == "/reset":
+        conversation.reset()
+        console.print("The conversation is forgotten.", style="dim")
+    elif line.startswith("/"):
+        console.print(f"There is no command {_harmless(line)}: {HELP}", style="yellow", markup=False)
+    else:
+        try:
+            _answer(conversation, line, console)
+        except PromptError as error:
+            console.print(
+                f"{error}. Nothing is lost, but this question does not fit: ask a shorter one, or /reset to begin "
+                "a new conversation.", style="yellow", markup=False,
+            )  # fmt: skip
+
+
+def _answer(conversation: Conversation, question: str, console: Console) -> None:
+    reader = ReplyReader(conversation.engine.tokenizer)
+    began = time.perf_counter()
+    with contextlib.closing(conversation.ask(question, reader)) as pieces, _interrupt() as stop:
+        place = "content"
+        while not stop.is_set() and (piece := next(pieces, None)):
+            place = _show(console, place, *piece)
+    seconds = time.perf_counter() - began
+    console.print()
+    console.print(_summary(conversation, reader, seconds), style="dim")
+
+
+def _show(console: Console, before: str, kind: str, text: str) -> str:
+    """Print a piece, under a heading where thinking begins or ends; returns where we are now."""
+    if kind != before:
+        console.print(("\n\n" if before == "reasoning" else "") + HEADINGS[kind], style="bold " + STYLES[kind])
+    console.print(Text(_harmless(text), STYLES[kind]), end="")
+    return kind
+
+
+def _summary(conversation: Conversation, reader: ReplyReader, seconds: float) -> str:
+    rate = f"{reader.tokens} tokens, {reader.tokens / seconds:.1f} tokens/s"
+    if reader.finish_reason is None:
+        return f"({rate}; stopped)"
+    if reader.finish_reason == "stop":
+        return f"({rate})"
+    if reader.tokens == conversation.max_tokens:
+        return f"({rate}; cut off at --max-tokens {conversation.max_tokens})"
+    return f"({rate}; cut off: the context of {conversation.engine.max_length} tokens is full, /reset empties it)"
+
+
+def _harmless(text: str) -> str:
+    """Without control characters: a model must not be able to drive the terminal."""
+    return "".join(c for c in text if c in "\n\t" or unicodedata.category(c) != "Cc")
+
+
+@contextlib.contextmanager
+def _interrupt() -> Iterator[threading.Event]:
+    """Let Ctrl-C set an event for a while, so that it never tears an engine's step in two."""
+    stop = threading.Event()
+
+    def note(signum: int, frame: FrameType | None) -> None:
+        stop.set()
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _typed() -> Iterator[str]:
+    """Lines from the keyboard, with editing and history where the system has readline."""
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401  (importing it is what equips input())
+    while True:
+        try:
+            line = input("\n> ").strip()
+        except EOFError:
+            print()
+            return
+        except KeyboardInterrupt:
+            print(f"\n({HELP})")
+            continue
+        if line:
+            yield line.encode("utf-8", "replace").decode("utf-8")
+
+
+def _piped() -> Iterator[str]:
+    """Lines from a pipe or a file; bytes that are no UTF-8 become U+FFFD."""
+    for raw in sys.stdin.buffer:
+        if line := raw.decode("utf-8", "replace").strip():
+            yield line

@@ -1,0 +1,111 @@
+"""The commands. The one place where an error becomes a line and an exit code."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from kogia.errors import KogiaError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+                  help="Make, teach, measure, price, serve and talk to a reasoning model of your own.")  # fmt: skip
+
+ModelArgument = Annotated[Path, typer.Argument(help="A model folder, such as runs/nano/final.")]
+
+
+@app.command()
+def run(
+    recipe: Annotated[Path, typer.Argument(help="A recipe, such as recipes/nano.toml.")],
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Change a key: --set rl.steps=2")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where to write (default: the recipe's `out`).")] = None,
+) -> None:
+    """Walk all stages of a recipe. Run it again to go on where it stopped."""
+    from kogia.progress import Terminal
+    from kogia.recipe.schema import parse_override, read_recipe
+    from kogia.recipe.walk import run_recipe
+
+    overrides: dict[str, Any] = dict(parse_override(text) for text in set_ or [])
+    if out is not None:
+        overrides["out"] = str(out)
+    checked = read_recipe(recipe, overrides)
+    console = Console()
+    with Terminal(console) as terminal:
+        finished = run_recipe(checked, terminal)
+    _print_stages(console, finished.stages)
+    last = finished.out / finished.stages[-1]["stage"]
+    console.print(f"\nReport: {finished.report}", soft_wrap=True)
+    console.print(f"Talk:   kogia chat {last}\nServe:  kogia serve {last}", soft_wrap=True, highlight=False)
+
+
+def _print_stages(console: Console, stages: list[dict[str, Any]]) -> None:
+    from kogia.report.table import stage_table
+
+    rows = stage_table(stages)
+    table = Table(title="Held-out problems, after every stage")
+    for heading in rows[0]:
+        table.add_column(heading, justify="left" if heading == "stage" else "right")
+    for row in rows:
+        table.add_row(*row.values())
+    console.print(table)
+
+
+@app.command()
+def chat(
+    model: ModelArgument,
+    max_tokens: Annotated[int | None, typer.Option(help="Longest answer (default: what the context leaves).")] = None,
+    temperature: Annotated[float, typer.Option(help="0 always takes the likeliest token.")] = 0.6,
+    seed: Annotated[int | None, typer.Option(help="Fix the answers.")] = None,
+) -> None:
+    """Talk to a model in the terminal. Its thinking is shown apart from its answers."""
+    from kogia.chat import chat as talk
+
+    talk(model, max_tokens=max_tokens, temperature=temperature, seed=seed)
+
+
+@app.command()
+def serve(
+    model: ModelArgument,
+    host: Annotated[str, typer.Option(help="Loopback only: there are no keys yet.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
+    threads: Annotated[int, typer.Option(help="Threads for arithmetic (0: all cores).")] = 0,
+) -> None:
+    """Serve a model with OpenAI's and DeepSeek's chat API."""
+    from kogia.serve.http import serve as listen
+
+    listen(model, host=host, port=port, threads=threads)
+
+
+@app.command()
+def info(model: ModelArgument, json_: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
+    """Shapes, parameters, cache size, precision and bill of a model."""
+    from kogia.about import describe
+
+    facts = describe(model)
+    if json_:
+        print(json.dumps(facts, indent=2, ensure_ascii=False))
+        return
+    table = Table(show_header=False, box=None)
+    for key, value in facts.items():
+        if key != "config":
+            table.add_row(key, json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else str(value))
+    Console().print(table)
+
+
+def main() -> None:
+    """Entry point of the `kogia` command: one clear line and exit code 2 for a user's mistake, 1 for ours."""
+    try:
+        app()
+    except KogiaError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("stopped; run the same command again to go on", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

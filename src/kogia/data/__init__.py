@@ -1,0 +1,1 @@
+"""What a model reads: corpora, packed tokens, conversations with loss masks."""

@@ -1,0 +1,1 @@
+"""Measuring: held-out problems, many samples, honest intervals."""

@@ -1,0 +1,1 @@
+"""Hot operations and the host they run on."""

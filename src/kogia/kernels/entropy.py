@@ -1,0 +1,47 @@
+"""Cross entropy of a vocabulary head without ever holding all the logits."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+ROWS = 1024  # rows of logits alive at a time
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, h_ND: Tensor, w_VD: Tensor, targets_N: Tensor) -> Tensor:  # type: ignore[override]
+        w = w_VD.to(h_ND.dtype)
+        grad_h = torch.empty_like(h_ND)
+        grad_w = torch.zeros(w_VD.shape, dtype=torch.float32, device=w_VD.device)
+        loss = torch.zeros((), dtype=torch.float32, device=h_ND.device)
+        for h, targets, out in zip(h_ND.split(ROWS), targets_N.split(ROWS), grad_h.split(ROWS), strict=True):
+            logp = torch.log_softmax((h @ w.t()).float(), dim=-1)
+            used = targets >= 0
+            index = targets.clamp(min=0).unsqueeze(-1)
+            loss -= (logp.gather(-1, index).squeeze(-1) * used).sum()
+            grad = logp.exp_().scatter_add_(-1, index, -torch.ones_like(index, dtype=logp.dtype))
+            grad = (grad * used.unsqueeze(-1)).to(h.dtype)
+            torch.mm(grad, w, out=out)
+            grad_w += grad.t() @ h
+        ctx.save_for_backward(grad_h, grad_w)
+        return loss
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):  # type: ignore[override, no-untyped-def]
+        grad_h, grad_w = ctx.saved_tensors
+        return grad_h * grad.to(grad_h.dtype), grad_w * grad, None
+
+
+def linear_cross_entropy(h_ND: Tensor, w_VD: Tensor, targets_N: Tensor) -> Tensor:
+    """Sum of -log softmax(h w^T)[target] over the rows whose target is not negative.
+
+    h_ND: (N, D), any float dtype; w_VD: (V, D); targets_N: (N,) integers, -100 to leave a row out. FP32 scalar.
+    The gradients are formed block by block in the forward pass, so the (N, V) logits never exist as a whole.
+    """
+    if torch.is_grad_enabled() and (h_ND.requires_grad or w_VD.requires_grad):
+        return _LinearCrossEntropy.apply(h_ND, w_VD, targets_N)
+    losses = [
+        F.cross_entropy((h @ w_VD.to(h.dtype).t()).float(), t, ignore_index=-100, reduction="sum")
+        for h, t in zip(h_ND.split(ROWS), targets_N.split(ROWS), strict=True)
+    ]
+    return torch.stack(losses).sum()

@@ -1,0 +1,154 @@
+"""The whole model: embedding, blocks, head, and the layers that predict further tokens (MTP)."""
+
+import torch
+from torch import Tensor, nn
+
+from kogia.models.attention import LatentAttention
+from kogia.models.config import ModelConfig
+from kogia.models.layers import MLP, Linear, RMSNorm
+from kogia.models.moe import MoE, Router
+from kogia.models.rotary import rotary_angles
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block: x += attention(norm(x)); x += mlp(norm(x))."""
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.self_attn = LatentAttention(config)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.mlp: nn.Module
+        if config.is_dense(layer):
+            self.mlp = MLP(config.hidden_size, config.intermediate_size)
+        else:
+            self.mlp = MoE(config)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor) -> Tensor:
+        """(B, T, hidden) -> (B, T, hidden), over whole sequences."""
+        x = x + self.self_attn(self.input_layernorm(x), cos, sin, mask)
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+    def decode(self, x: Tensor, cos: Tensor, sin: Tensor, cache_BSL: Tensor, at_BT: Tensor) -> Tensor:
+        """(B, T, hidden) -> (B, T, hidden), over a latent cache that it extends."""
+        x = x + self.self_attn.decode(self.input_layernorm(x), cos, sin, cache_BSL, at_BT)
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class MTPLayer(nn.Module):
+    """One depth of multi-token prediction (arXiv 2412.19437, section 2.2).
+
+    h' = W [norm(embedding of the next token) ; norm(h)], then a block of its own, then a norm before the shared
+    head. The embedding comes first, as in DeepSeek's checkpoints and against the paper's formula 21.
+    """
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.enorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.hnorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.eh_proj = Linear(2 * config.hidden_size, config.hidden_size)
+        self.block = Block(config, layer)
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+    def forward(self, h: Tensor, embedded: Tensor, cos: Tensor, sin: Tensor, mask: Tensor) -> Tensor:
+        """h: (B, T, hidden), the output (after its norm) of the depth before; embedded: the tokens one further on.
+        Returns (B, T, hidden) after the norm: ready for the head and for the next depth."""
+        x = self.eh_proj(torch.cat((self.enorm(embedded), self.hnorm(h)), dim=-1))
+        return self.norm(self.block(x, cos, sin, mask))
+
+
+class Decoder(nn.Module):
+    """A DeepSeek-V3-shaped language model. `model(tokens_BT) -> logits_BTV`."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(Block(config, i) for i in range(config.num_hidden_layers))
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.lm_head = Linear(config.hidden_size, config.vocab_size)
+        if config.tie_word_embeddings:
+            self.lm_head.weight = self.embed_tokens.weight
+        last = config.num_hidden_layers
+        self.mtp = nn.ModuleList(MTPLayer(config, last + k) for k in range(config.num_nextn_predict_layers))
+        self.dtype = torch.float32
+
+    @torch.no_grad()
+    def initialise(self, seed: int) -> "Decoder":
+        """V3's initialisation: every matrix normal with `initializer_range`, every norm 1, every bias 0."""
+        generator = torch.Generator().manual_seed(seed)
+        for name, parameter in self.named_parameters():
+            if parameter.dim() == 1:
+                parameter.fill_(1.0)
+            else:
+                parameter.normal_(std=self.config.initializer_range, generator=generator)
+        for module in self.modules():
+            if isinstance(module, Router):
+                module.e_score_correction_bias.zero_()
+        return self
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """(...) token ids -> (..., hidden) in the compute dtype."""
+        return self.embed_tokens(tokens).to(self.dtype)
+
+    def hidden_states(self, tokens_BT: Tensor) -> Tensor:
+        """(B, T) -> (B, T, hidden) after the last norm, expanded attention over whole sequences."""
+        cos, sin, mask = self._positions(tokens_BT.shape[1], tokens_BT.device)
+        x = self.embed(tokens_BT)
+        for layer in self.layers:
+            x = layer(x, cos, sin, mask)
+        return self.norm(x)
+
+    def further_hidden_states(self, h_BTD: Tensor, tokens_BT: Tensor) -> list[Tensor]:
+        """What each MTP depth k = 1, 2, ... sees, given the main model's `h_BTD`.
+
+        tokens_BT: (B, T + depth): the T tokens of `h_BTD` and the ones after them. At depth k and position i the
+        result, through the head, predicts token i + k + 1 from the tokens up to i + k.
+        """
+        T = h_BTD.shape[1]
+        cos, sin, mask = self._positions(T, tokens_BT.device)
+        states = []
+        for k, layer in enumerate(self.mtp, start=1):
+            h_BTD = layer(h_BTD, self.embed(tokens_BT[:, k : k + T]), cos, sin, mask)
+            states.append(h_BTD)
+        return states
+
+    def logits(self, h: Tensor) -> Tensor:
+        """(..., hidden) -> (..., vocabulary), FP32."""
+        return self.lm_head(h).float()
+
+    def forward(self, tokens_BT: Tensor) -> Tensor:
+        """(B, T) token ids -> FP32 logits (B, T, vocabulary)."""
+        return self.logits(self.hidden_states(tokens_BT))
+
+    def decode(self, tokens_BT: Tensor, cache: Tensor, at_BT: Tensor) -> Tensor:
+        """The absorbed path: T new tokens a row over a latent cache.
+
+        cache: (layers, B, S, kv_lora_rank + rope), extended in place; at_BT: (B, T) positions of the new tokens.
+        Returns hidden states (B, T, hidden) after the last norm.
+        """
+        cos, sin = rotary_angles(at_BT, self.config.qk_rope_head_dim, self.config.rope_theta)
+        x = self.embed(tokens_BT)
+        for layer, cache_BSL in zip(self.layers, cache, strict=True):
+            x = layer.decode(x, cos, sin, cache_BSL, at_BT)
+        return self.norm(x)
+
+    def _positions(self, length: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+        at = torch.arange(length, device=device).unsqueeze(0)
+        cos, sin = rotary_angles(at, self.config.qk_rope_head_dim, self.config.rope_theta)
+        mask = torch.full((length, length), float("-inf"), device=device).triu(1)
+        return cos, sin, mask
+
+    def experts(self) -> list[MoE]:
+        """Every mixture of experts, those of the MTP layers included: they must be balanced too."""
+        return [module for module in self.modules() if isinstance(module, MoE)]
+
+    def balance_loss(self) -> Tensor:
+        """Sum over the layers of the sequence-wise balance loss of the last forward."""
+        losses = [moe.last_balance_loss for moe in self.experts() if moe.last_balance_loss is not None]
+        return torch.stack(losses).sum() if losses else torch.zeros(())
+
+    def compute_in(self, dtype: torch.dtype) -> "Decoder":
+        """Let activations and matrix products use `dtype`; the weights themselves stay as they are."""
+        self.dtype = dtype
+        return self

@@ -1,0 +1,1 @@
+"""What it costs: operations, time and money."""

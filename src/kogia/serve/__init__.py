@@ -1,0 +1,55 @@
+"""How a model is reached: an inference thread, the wire format of OpenAI and DeepSeek, and HTTP on the loopback.
+
+Here: what the API and the terminal chat share, the default sampling and the way to read a reply's tokens.
+"""
+
+from kogia.text.parsers import StreamParser
+from kogia.text.tokenizer import Detokenizer, Tokenizer
+
+TEMPERATURE, TOP_P = 0.6, 0.95  # what DeepSeek recommends for R1
+
+
+class ReplyReader:
+    """Takes the tokens of one reply and hands out its text, the thinking apart from the answer.
+
+    `reasoning` and `content` are what was handed out so far; `tokens` counts all tokens, EOS and markers included, and
+    `reasoning_tokens` those before the answer began.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._detokenizer, self._parser = Detokenizer(tokenizer), StreamParser()
+        self._shown = 0  # tokens whose text has been handed to the parser
+        self._text = {"reasoning": "", "content": ""}
+        self.tokens = self.reasoning_tokens = 0
+        self.finish_reason: str | None = None
+
+    @property
+    def reasoning(self) -> str:
+        """The thinking, without its markers."""
+        return self._text["reasoning"]
+
+    @property
+    def content(self) -> str:
+        """The answer."""
+        return self._text["content"]
+
+    def feed(self, token: int, finish_reason: str | None = None) -> list[tuple[str, str]]:
+        """Add a token; returns ("reasoning" | "content", text) in order. finish_reason: set on the last token."""
+        self.finish_reason = finish_reason
+        self.tokens += 1
+        text = self._detokenizer.feed([] if finish_reason == "stop" else [token], last=finish_reason is not None)
+        if finish_reason == "length":
+            text = text.rstrip("\ufffd")  # a character that the limit cut in two is left out, not shown broken
+        pieces = self._parser.feed(text, last=finish_reason is not None)
+        for kind, piece in pieces:
+            self._add(kind, piece)
+        if finish_reason and not self.content and self.reasoning:
+            self.reasoning_tokens = self.tokens
+        if text:
+            self._shown = self.tokens
+        return pieces
+
+    def _add(self, kind: str, piece: str) -> None:
+        if kind == "content" and not self.content and self.reasoning:
+            self.reasoning_tokens = self._shown
+        self._text[kind] += piece

@@ -1,0 +1,226 @@
+"""One inference thread owns an engine; any number of asyncio clients stream tokens from it.
+
+Only the inference thread touches `Engine.add`, `step` and `abort`. Clients reach it through one queue of commands,
+and it reaches them through their event loops, so neither side ever waits for a lock while the other computes.
+"""
+
+import asyncio
+import contextlib
+import logging
+import threading
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from queue import SimpleQueue
+from types import TracebackType
+from typing import Self
+
+from kogia.engine.engine import Engine
+from kogia.engine.request import SamplingParams
+from kogia.errors import FolderError, KogiaError
+from kogia.kernels.host import compute_dtype, set_threads
+from kogia.models.folder import load_model
+from kogia.text.tokenizer import load_tokenizer
+
+logger = logging.getLogger("kogia.serve")
+
+STOPPED = "the server is shutting down"
+FAILED = "the model failed while it was answering; this request is lost, the server goes on: send it again"
+
+
+class QueueFullError(KogiaError):
+    """As many requests are in flight as the worker takes; a later try may find room."""
+
+
+class WorkerError(KogiaError):
+    """A request was lost through no fault of its own: the engine failed while it was in flight."""
+
+
+class StoppedError(WorkerError):
+    """The worker takes no requests (any more)."""
+
+
+@dataclass(frozen=True)
+class Token:
+    """One sampled token. `finish_reason` is set on the last one: "stop" (the token is EOS) or "length"."""
+
+    id: int
+    finish_reason: str | None = None
+
+
+@dataclass(eq=False)
+class _Call:
+    """A client's request and the way back to it."""
+
+    prompt: Sequence[int]
+    params: SamplingParams
+    loop: asyncio.AbstractEventLoop
+    events: asyncio.Queue[Token | KogiaError] = field(default_factory=asyncio.Queue)
+    id: int = 0  # the engine's, once it has one
+
+    def post(self, event: Token | KogiaError) -> None:
+        with contextlib.suppress(RuntimeError):  # the client's loop is closed: nobody is left to tell
+            self.loop.call_soon_threadsafe(self.events.put_nowait, event)
+
+
+def load_engine(folder: str | Path, max_batch: int, threads: int = 0) -> Engine:
+    """Read a model folder into an engine. threads: for arithmetic (0: all cores).
+
+    Raises:
+        FolderError, ShapeError: the folder cannot be read, or its tokenizer and its weights do not belong together.
+    """
+    set_threads(threads)
+    model, tokenizer = load_model(folder), load_tokenizer(folder)
+    known = model.config.vocab_size
+    if tokenizer.vocab_size > known:
+        raise FolderError(
+            f"{folder}: tokenizer.json has {tokenizer.vocab_size} tokens, config.json says vocab_size {known}"
+        )
+    return Engine(model.compute_in(compute_dtype("auto")), tokenizer, max_batch)
+
+
+class Worker:
+    """Serves an engine from a thread of its own. Use as a context manager, or call `start` and `close`."""
+
+    def __init__(self, engine: Engine, max_waiting: int = 64) -> None:
+        """max_waiting: requests that may wait while `engine.max_batch` others run; more are refused."""
+        self.engine = engine
+        self.capacity = engine.max_batch + max_waiting
+        self._commands: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._calls: dict[int, _Call] = {}  # by the engine's id; only the inference thread touches it
+        self._lock = threading.Lock()  # guards _counts and _open
+        self._counts = {"in_flight": 0, "finished": 0, "aborted": 0, "failed": 0}
+        self._open = self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="kogia-inference", daemon=True)
+
+    def start(self) -> None:
+        """Begin to serve. A worker starts once."""
+        self._open = True
+        self._thread.start()
+
+    def close(self) -> None:
+        """Fail what is in flight with a `StoppedError`, end the thread and wait for it. May be called twice."""
+        with self._lock:
+            self._open = False
+        self._commands.put(self._stop)
+        if self._thread.ident:
+            self._thread.join()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def serving(self) -> bool:
+        """Whether new requests are taken."""
+        return self._open
+
+    def stats(self) -> dict[str, int]:
+        """Requests in flight (waiting or running), and those finished, aborted by their client, and failed."""
+        with self._lock:
+            return dict(self._counts)
+
+    async def stream(self, prompt: Sequence[int], params: SamplingParams) -> AsyncGenerator[Token, None]:
+        """Yield the tokens of a reply as they are sampled. Closing or cancelling the generator aborts the request.
+
+        Raises:
+            QueueFullError: no room for another request. PromptError: an empty or too long prompt.
+            WorkerError: the engine failed while this request was in flight. StoppedError: the worker is closed.
+        """
+        call = self._enter(prompt, params)
+        try:
+            while True:
+                event = await call.events.get()
+                if isinstance(event, KogiaError):
+                    raise event
+                yield event
+                if event.finish_reason:
+                    return
+        finally:
+            self._commands.put(partial(self._leave, call))
+
+    def _enter(self, prompt: Sequence[int], params: SamplingParams) -> _Call:
+        call = _Call(prompt, params, asyncio.get_running_loop())
+        with self._lock:  # the command too: nothing may enter the queue behind the one that closes it
+            if not self._open:
+                raise StoppedError(STOPPED)
+            if self._counts["in_flight"] >= self.capacity:
+                raise QueueFullError(f"{self.capacity} requests are in flight, which is all that fit: try again later")
+            self._counts["in_flight"] += 1
+            self._commands.put(partial(self._start, call))
+        return call
+
+    # From here on, everything runs in the inference thread.
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping:
+                self._obey()
+                if self.engine.busy:
+                    self._step()
+        finally:
+            with self._lock:
+                self._open = False
+            while not self._commands.empty():  # whoever is in the queue by now must hear the end of it too
+                self._commands.get()()
+            self._fail_all(StoppedError, STOPPED)
+
+    def _obey(self) -> None:
+        """Carry out every command there is; wait for one when there is nothing else to do."""
+        if not self.engine.busy:
+            self._commands.get()()
+        while not self._commands.empty():
+            self._commands.get()()
+
+    def _step(self) -> None:
+        try:
+            results = self.engine.step()
+        except Exception:
+            logger.exception("the engine failed with %d requests in flight", len(self._calls))
+            self._fail_all(WorkerError, FAILED)
+            return
+        for id, token, output in results:
+            call = self._calls[id]
+            if output:
+                self._settle(call, "finished")
+            call.post(Token(token, output.finish_reason if output else None))
+
+    def _start(self, call: _Call) -> None:
+        try:
+            call.id = self.engine.add(call.prompt, call.params)
+        except KogiaError as error:
+            self._settle(call, "failed")
+            call.post(error)
+        else:
+            self._calls[call.id] = call
+
+    def _leave(self, call: _Call) -> None:
+        """The client is gone: free its row, unless the request is over anyway."""
+        if call.id in self._calls:
+            self.engine.abort(call.id)
+            self._settle(call, "aborted")
+
+    def _fail_all(self, kind: type[WorkerError], reason: str) -> None:
+        # Newest first: the engine closes a gap by moving its last row, and the rows which a failed step had just
+        # admitted come last and may have no cache to move yet.
+        for id in sorted(self._calls, reverse=True):
+            call = self._calls[id]
+            self.engine.abort(id)
+            self._settle(call, "failed")
+            call.post(kind(reason))
+
+    def _settle(self, call: _Call, outcome: str) -> None:
+        """Close the books on a call, before its client hears of it: who asks next finds the room it left."""
+        self._calls.pop(call.id, None)
+        with self._lock:
+            self._counts["in_flight"] -= 1
+            self._counts[outcome] += 1
+
+    def _stop(self) -> None:
+        self._stopping = True

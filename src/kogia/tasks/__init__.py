@@ -1,0 +1,1 @@
+"""What a model is asked, and how its answers are graded. Shared by training and measuring."""

@@ -1,0 +1,93 @@
+"""Take a reply apart: the thinking, the answer, and what is in the answer's box."""
+
+import re
+from dataclasses import dataclass
+
+THINK, END_THINK = "<think>", "</think>"
+_BOX = re.compile(r"\\boxed\{([^{}]*)\}")
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A reply's parts. `reasoning` is None when the reply does not think aloud."""
+
+    reasoning: str | None
+    content: str
+
+
+def split_reply(text: str) -> Reply:
+    """Split a whole reply. Thinking that was never closed is all reasoning and no content."""
+    opened, closed = text.lstrip().startswith(THINK), END_THINK in text
+    if not opened and not closed:
+        return Reply(None, text)
+    reasoning, _, content = text.partition(END_THINK)
+    return Reply(reasoning.lstrip().removeprefix(THINK).strip("\n"), content.lstrip("\n"))
+
+
+def boxed(content: str) -> str | None:
+    """What stands in the last \\boxed{...} of an answer, or None."""
+    found = _BOX.findall(content)
+    return found[-1].strip() if found else None
+
+
+def is_well_formed(text: str) -> bool:
+    """Whether a reply keeps R1's form: thinking, opened and closed once and not empty, then one boxed answer."""
+    if text.count(THINK) != 1 or text.count(END_THINK) != 1 or not text.startswith(THINK):
+        return False
+    reply = split_reply(text)
+    return bool(reply.reasoning and reply.reasoning.strip()) and len(_BOX.findall(reply.content)) == 1
+
+
+class StreamParser:
+    """Split a reply into reasoning and content while it arrives, piece by piece.
+
+    A marker may come in several pieces, so a tail that could still become one is held back until it is decided.
+    """
+
+    def __init__(self) -> None:
+        self._text = ""  # not yet handed out
+        self._place = "start"  # start -> reasoning -> content
+        self._skip_newlines = False
+
+    def feed(self, piece: str, last: bool = False) -> list[tuple[str, str]]:
+        """Add a piece; returns ("reasoning" | "content", text) in order, never an empty text."""
+        self._text += piece
+        out: list[tuple[str, str]] = []
+        while True:
+            before = (self._place, self._text)
+            out += self._advance(last)
+            if (self._place, self._text) == before:
+                return [(kind, text) for kind, text in out if text]
+
+    def _advance(self, last: bool) -> list[tuple[str, str]]:
+        if self._skip_newlines:
+            self._text = self._text.lstrip("\n")
+            self._skip_newlines = not self._text
+        if self._place == "start":
+            if self._text.lstrip().startswith(THINK):
+                self._text = self._text.lstrip().removeprefix(THINK)
+                self._place, self._skip_newlines = "reasoning", True
+            elif last or not THINK.startswith(self._text.lstrip()):
+                self._place = "content"
+            return []
+        if self._place == "content":
+            text, self._text = self._text, ""
+            return [("content", text)]
+        return self._reasoning(last)
+
+    def _reasoning(self, last: bool) -> list[tuple[str, str]]:
+        done, marker, rest = self._text.partition(END_THINK)
+        if marker:
+            self._text, self._place, self._skip_newlines = rest, "content", True
+            return [("reasoning", done.rstrip("\n"))]
+        held = 0 if last else _undecided(self._text)
+        cut = len(self._text) - held
+        text, self._text = self._text[:cut], self._text[cut:]
+        return [("reasoning", text.rstrip("\n") if last else text)]
+
+
+def _undecided(text: str) -> int:
+    """How many characters at the end may still turn into newlines before </think>, or into </think> itself."""
+    tail = next((n for n in range(len(END_THINK) - 1, 0, -1) if text.endswith(END_THINK[:n])), 0)
+    body = text[: len(text) - tail]
+    return tail + len(body) - len(body.rstrip("\n"))

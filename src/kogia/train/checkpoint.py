@@ -1,0 +1,56 @@
+"""Exact checkpoints: one file with weights, optimiser moments and the step, written whole or not at all."""
+
+import contextlib
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from kogia.errors import FolderError
+from kogia.models.decoder import Decoder
+from kogia.models.folder import save_tensors
+
+NAME = "checkpoint.safetensors"
+
+
+def save_checkpoint(folder: Path, model: Decoder, optimizer: torch.optim.Optimizer, step: int) -> None:
+    """Write everything a step depends on. All randomness is a function of the seed and the step, so there is no
+    random state to keep."""
+    tensors: dict[str, Tensor] = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
+    for name, parameter in model.named_parameters():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            tensors[f"{key}/{name}"] = value
+    save_tensors(folder / NAME, tensors, {"step": str(step)})
+
+
+def load_checkpoint(folder: Path, model: Decoder, optimizer: torch.optim.Optimizer) -> int:
+    """Restore what `save_checkpoint` wrote; returns the step, 0 if there is no checkpoint.
+
+    Raises:
+        FolderError: the file is not a checkpoint of this model.
+    """
+    path = folder / NAME
+    if not path.is_file():
+        return 0
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            step = int((file.metadata() or {})["step"])
+        model.load_state_dict(_under("model/", tensors))
+    except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
+        raise FolderError(f"{path} is not a checkpoint of this model ({error}): delete it to start the stage over") from None
+    moments = {key: _under(f"{key}/", tensors) for key in ("step", "exp_avg", "exp_avg_sq")}
+    for name, parameter in model.named_parameters():
+        optimizer.state[parameter] = {key: moments[key][name] for key in moments if name in moments[key]}
+    return step
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def drop_checkpoint(folder: Path) -> None:
+    """Delete the checkpoint of a finished stage."""
+    with contextlib.suppress(FileNotFoundError):
+        (folder / NAME).unlink()

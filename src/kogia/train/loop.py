@@ -1,0 +1,123 @@
+"""The loop that every training stage runs in, and the two stages that learn from text: pre-training and SFT."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kogia.data.conversations import pad_batch
+from kogia.data.shards import Shard
+from kogia.errors import DivergedError
+from kogia.models.decoder import Decoder
+from kogia.plan.flops import training_flops
+from kogia.train.checkpoint import load_checkpoint, save_checkpoint
+from kogia.train.losses import mtp_loss, next_token_losses
+from kogia.train.meter import Meter
+from kogia.train.optim import adamw, apply_step
+from kogia.train.schedule import cosine_schedule, v3_schedule
+
+CHECKPOINT_SECONDS = 15.0
+
+
+@dataclass
+class Job:
+    """A stage at work: what it trains, where it writes, who meters it."""
+
+    model: Decoder
+    folder: Path
+    meter: Meter
+
+    def run(self, optimizer: torch.optim.Optimizer, steps: int, step: Callable[[int], dict[str, Any]]) -> None:
+        """Call `step(i)` for each step not yet done and log what it returns. A checkpoint every few seconds makes
+        the stage go on where it was killed; when it was written changes nothing in the result."""
+        self.model.train()
+        start = load_checkpoint(self.folder, self.model, optimizer)
+        self.meter.resume(start)
+        saved = time.monotonic()
+        for i in range(start, steps):
+            self.meter.log(i + 1, **step(i))
+            if time.monotonic() - saved > CHECKPOINT_SECONDS or i + 1 == steps:
+                save_checkpoint(self.folder, self.model, optimizer, i + 1)
+                saved = time.monotonic()
+
+
+def train_on_batch(
+    model: Decoder, tokens: Tensor, labels: Tensor, micro_rows: int, mtp_weight: float, balance_weight: float
+) -> list[float]:
+    """Forward and backward over a batch in micro-batches; leaves the gradients of the mean loss.
+
+    tokens, labels: (B, T + 1 + depth), see `next_token_losses`. Returns the mean cross entropy in nats of the main
+    head and of each MTP depth.
+
+    Raises:
+        DivergedError: a loss is not finite.
+    """
+    depth = len(model.mtp)
+    length = tokens.shape[1] - 1 - depth
+    counts = [int((labels[:, 1 + k : 1 + k + length] >= 0).sum()) for k in range(depth + 1)]
+    totals = [0.0] * (depth + 1)
+    for x, y in zip(tokens.split(micro_rows), labels.split(micro_rows), strict=True):
+        losses = [loss / max(n, 1) for loss, n in zip(next_token_losses(model, x, y, length), counts, strict=True)]
+        loss = losses[0] + (mtp_loss(losses[1:], mtp_weight) if depth else 0.0)
+        (loss + model.balance_loss() * (balance_weight * len(x) / len(tokens))).backward()
+        totals = [total + float(part.detach()) for total, part in zip(totals, losses, strict=True)]
+    if not all(total < float("inf") for total in totals):
+        raise DivergedError(f"the loss is {totals[0]}: lower the learning rate and run again")
+    return totals
+
+
+def expert_loads(model: Decoder) -> list[float]:
+    """Busiest expert's load over the mean, for each mixture (1: balanced)."""
+    return [round(float(moe.load.max() / moe.load.mean().clamp(min=1.0)), 3) for moe in model.experts()]
+
+
+def pretrain(job: Job, shard: Shard, settings: Any) -> None:
+    """Next tokens, and the ones after them, on packed text (arXiv 2412.19437, sections 2.2 and 4.2)."""
+    optimizer = adamw(job.model, settings.weight_decay)
+    flops = training_flops(job.model.config, shard.row_length / 2, mtp=True)
+
+    def step(i: int) -> dict[str, Any]:
+        batch = shard.batch(i, settings.batch_rows)
+        losses = train_on_batch(
+            job.model, batch, batch, settings.micro_rows, settings.mtp_weight, settings.balance_weight
+        )
+        loads = expert_loads(job.model)
+        rate = settings.learning_rate * v3_schedule(i, settings.steps, settings.warmup)
+        norm = apply_step(job.model, optimizer, rate, settings.clip, settings.bias_speed)
+        tokens = settings.batch_rows * shard.row_length
+        return dict(tokens=tokens, flops=flops * tokens, loss=losses[0], mtp_loss=losses[1:], loads=loads,
+                    gradient_norm=norm, learning_rate=rate)  # fmt: skip
+
+    job.run(optimizer, settings.steps, step)
+
+
+def fine_tune(job: Job, prompts: Sequence[Sequence[int]], replies: Sequence[Sequence[int]], settings: Any, pad: int,
+              seed: int) -> None:  # fmt: skip
+    """Supervised fine-tuning on conversations: only the replies are learned; each conversation sees itself alone."""
+    optimizer = adamw(job.model, settings.weight_decay)
+    config = job.model.config
+    per_epoch = -(-len(prompts) // settings.batch_size)
+    steps = per_epoch * settings.epochs
+    job.meter.steps = steps
+
+    def step(i: int) -> dict[str, Any]:
+        epoch, at = divmod(i, per_epoch)
+        order = torch.randperm(len(prompts), generator=torch.Generator().manual_seed(seed + epoch)).tolist()
+        picked = order[at * settings.batch_size : (at + 1) * settings.batch_size]
+        tokens, labels = pad_batch(
+            [prompts[p] for p in picked], [replies[p] for p in picked], pad, extra=config.num_nextn_predict_layers
+        )
+        losses = train_on_batch(job.model, tokens, labels, settings.micro_rows, settings.mtp_weight, 0.0)
+        loads = expert_loads(job.model)
+        rate = settings.learning_rate * cosine_schedule(i, steps, settings.warmup)
+        norm = apply_step(job.model, optimizer, rate, settings.clip)
+        used = sum(len(prompts[p]) + len(replies[p]) for p in picked)
+        flops = training_flops(config, tokens.shape[1] / 2, mtp=True) * used
+        return dict(tokens=used, flops=flops, loss=losses[0], mtp_loss=losses[1:], loads=loads,
+                    gradient_norm=norm, learning_rate=rate)  # fmt: skip
+
+    job.run(optimizer, steps, step)

@@ -1,0 +1,131 @@
+"""Configurations: what fits together, what does not, and that the message names the field."""
+
+import dataclasses
+import json
+
+import pytest
+
+from kogia.errors import ShapeError, UserError
+from kogia.models.config import PRESETS, ModelConfig, preset
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_presets_are_sound_and_survive_json(name):
+    config = preset(name)
+    again = ModelConfig.from_json(json.loads(json.dumps(config.to_json())))
+    assert again == config and again.digest_text() == config.digest_text()
+
+
+def test_digest_tells_configurations_apart():
+    assert preset("tiny").digest_text() != preset("tiny", rms_norm_eps=1e-5).digest_text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"n_routed_experts": 10}, "n_routed_experts is 10"),
+        ({"n_group": 3}, "n_group = 3"),
+        ({"n_group": 8}, "n_group must be at most 4"),
+        ({"topk_group": 5}, "topk_group is 5"),
+        ({"num_experts_per_tok": 5, "topk_group": 2}, "num_experts_per_tok is 5"),
+        ({"qk_rope_head_dim": 7}, "qk_rope_head_dim is 7"),
+        ({"first_k_dense_replace": 3}, "first_k_dense_replace is 3"),
+        ({"hidden_size": 0}, "hidden_size is 0"),
+        ({"hidden_size": -64}, "hidden_size is -64"),
+        ({"hidden_size": "64"}, "hidden_size is '64'"),
+        ({"hidden_size": 64.0}, "hidden_size is 64.0"),
+        ({"hidden_size": True}, "hidden_size is True"),
+        ({"hidden_size": None}, "hidden_size is None"),
+        ({"hidden_size": 1 << 40}, "hidden_size is 1099511627776"),
+        ({"vocab_size": 10**30}, "vocab_size is 1000000000000000000000000000000"),
+        ({"q_lora_rank": 0}, "q_lora_rank is 0"),
+        ({"q_lora_rank": "none"}, "q_lora_rank is 'none'"),
+        ({"num_attention_heads": 0}, "num_attention_heads is 0"),
+        ({"n_shared_experts": -1}, "n_shared_experts is -1"),
+        ({"num_nextn_predict_layers": -1}, "num_nextn_predict_layers is -1"),
+        ({"eos_token_id": None}, "eos_token_id is None"),
+    ],
+    ids=str,
+)
+def test_numbers_that_do_not_fit_are_named(changes, named):
+    with pytest.raises(ShapeError, match=named):
+        preset("tiny", **changes)
+
+
+REALS = ["routed_scaling_factor", "rope_theta", "rms_norm_eps", "initializer_range"]
+
+
+@pytest.mark.parametrize("field", REALS)
+@pytest.mark.parametrize("value", ["10000", None, [1.0], float("nan"), float("inf"), -1.0, True], ids=repr)
+def test_real_numbers_are_checked_like_whole_ones(field, value):
+    """A config.json with rope_theta "10000" would otherwise load and fail in the middle of the first forward."""
+    with pytest.raises(ShapeError, match=field):
+        ModelConfig.from_json({**preset("tiny").to_json(), field: value})
+
+
+@pytest.mark.parametrize("field", REALS)
+def test_whole_numbers_are_real_numbers_too(field):
+    assert getattr(ModelConfig.from_json({**preset("tiny").to_json(), field: 2}), field) == 2
+
+
+@pytest.mark.parametrize("field", ["norm_topk_prob", "tie_word_embeddings"])
+@pytest.mark.parametrize("value", ["no", 0.5, None], ids=repr)
+def test_switches_are_true_or_false(field, value):
+    """The text "no" is true in Python."""
+    with pytest.raises(ShapeError, match=field):
+        ModelConfig.from_json({**preset("tiny").to_json(), field: value})
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"model_type": "llama"}, "model_type 'llama'"),
+        ({"rope_scaling": {"type": "yarn", "factor": 40}}, "rope_scaling"),
+        ({"rope_parameters": {"rope_type": "yarn", "factor": 40, "rope_theta": 1e4}}, "yarn"),
+        ({"rope_parameters": ["yarn"]}, "rope_parameters"),
+        ({"quantization_config": {"quant_method": "fp8"}}, "quantization_config"),
+        ({"hidden_act": "gelu"}, "hidden_act is 'gelu'"),
+        ({"scoring_func": "softmax"}, "scoring_func is 'softmax'"),
+        ({"topk_method": "greedy"}, "topk_method is 'greedy'"),
+        ({"attention_bias": True}, "attention_bias is True"),
+        ({"rope_interleave": False}, "rope_interleave is False"),
+        ({"moe_layer_freq": 2}, "moe_layer_freq is 2"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_computed_exactly_is_refused(changes, named):
+    with pytest.raises(ShapeError, match=named):
+        ModelConfig.from_json({**preset("tiny").to_json(), **changes})
+
+
+def test_missing_fields_are_named():
+    values = preset("tiny").to_json()
+    del values["kv_lora_rank"], values["v_head_dim"]
+    with pytest.raises(ShapeError, match="lacks kv_lora_rank, v_head_dim"):
+        ModelConfig.from_json(values)
+
+
+def test_transformers_5_keeps_theta_elsewhere():
+    values = preset("tiny").to_json()
+    del values["rope_theta"]
+    values["rope_parameters"] = {"rope_type": "default", "rope_theta": 50000.0}
+    assert ModelConfig.from_json(values).rope_theta == 50000.0
+
+
+def test_unknown_presets_and_fields_name_the_valid_ones():
+    with pytest.raises(ShapeError, match="nano"):
+        preset("huge")
+    with pytest.raises(ShapeError, match="unknown model field 'hiden_size'.*hidden_size"):
+        preset("tiny", hiden_size=3)
+
+
+def test_shape_errors_are_the_users_to_mend():
+    assert issubclass(ShapeError, UserError) and ShapeError.exit_code == 2
+
+
+def test_layers_and_widths():
+    config = preset("nano", first_k_dense_replace=2)
+    assert [config.is_dense(i) for i in range(5)] == [True, True, False, False, False]
+    assert (config.qk_head_dim, config.latent_dim) == (48, 80)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.hidden_size = 1
