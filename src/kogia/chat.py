@@ -7,12 +7,12 @@ import sys
 import threading
 import time
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from rich.console import Console
-from rich.text import Text
 
 from kogia.engine.engine import Engine
 from kogia.engine.request import SamplingParams
@@ -46,12 +46,12 @@ def chat(
     engine = load_engine(folder, max_batch=1, threads=threads)
     console = Console(highlight=False, soft_wrap=True)
     conversation = Conversation(engine, max_tokens, temperature, top_p, seed)
-    if sys.stdin.isatty():
-        console.print(f"[bold]{Path(folder).resolve().name}[/bold]: {HELP}")
-    for line in _typed() if sys.stdin.isatty() else _piped():
-        if line == "/quit":
-            return
-        _respond(conversation, line, console)
+    stop = threading.Event()
+    if not sys.stdin.isatty():
+        return _talk(conversation, _piped(), console, stop)
+    console.print(f"{Path(folder).resolve().name}: {HELP}", markup=False)
+    with _on_ctrl_c(lambda *_: stop.set()):  # an event, so that Ctrl-C never tears an engine's step in two
+        _talk(conversation, _typed(), console, stop)
 
 
 class Conversation:
@@ -68,8 +68,8 @@ class Conversation:
         """Forget everything said."""
         self.messages.clear()
 
-    def ask(self, question: str, reader: ReplyReader) -> Iterator[tuple[str, str]]:
-        """Yield the pieces of the answer as they come, and remember question and answer when it ends.
+    def ask(self, question: str, reader: ReplyReader) -> Generator[list[tuple[str, str]], None, None]:
+        """Yield what each token adds to the answer (often nothing), and remember question and answer when it ends.
 
         Closing the iterator stops the answer; what was said of it is remembered.
 
@@ -82,7 +82,7 @@ class Conversation:
         try:
             while reader.finish_reason is None:
                 for _, token, output in self.engine.step():
-                    yield from reader.feed(token, output.finish_reason if output else None)
+                    yield reader.feed(token, output.finish_reason if output else None)
         finally:
             self.engine.abort(request)
             self.messages = [*messages, {"role": "assistant", "content": reader.content}]
@@ -90,10 +90,19 @@ class Conversation:
     def _params(self, used: int) -> SamplingParams:
         room = max(self.engine.max_length - used, 1)
         turn = len(self.messages)  # so that asking the same thing twice is answered anew, but reproducibly
-        return SamplingParams(self.max_tokens or room, self.temperature, self.top_p, self.seed + turn)
+        seed = (self.seed + turn) % 2**63  # the sampler's seeds have 64 bits
+        return SamplingParams(self.max_tokens or room, self.temperature, self.top_p, seed)
 
 
-def _respond(conversation: Conversation, line: str, console: Console) -> None:
+def _talk(conversation: Conversation, lines: Iterator[str], console: Console, stop: threading.Event) -> None:
+    for line in lines:
+        if line == "/quit":
+            return
+        stop.clear()
+        _respond(conversation, line, console, stop)
+
+
+def _respond(conversation: Conversation, line: str, console: Console, stop: threading.Event) -> None:
     if line == "/reset":
         conversation.reset()
         console.print("The conversation is forgotten.", style="dim")
@@ -101,7 +110,7 @@ def _respond(conversation: Conversation, line: str, console: Console) -> None:
         console.print(f"There is no command {_harmless(line)}: {HELP}", style="yellow", markup=False)
     else:
         try:
-            _answer(conversation, line, console)
+            _answer(conversation, line, console, stop)
         except PromptError as error:
             console.print(
                 f"{error}. Nothing is lost, but this question does not fit: ask a shorter one, or /reset to begin "
@@ -109,13 +118,16 @@ def _respond(conversation: Conversation, line: str, console: Console) -> None:
             )  # fmt: skip
 
 
-def _answer(conversation: Conversation, question: str, console: Console) -> None:
+def _answer(conversation: Conversation, question: str, console: Console, stop: threading.Event) -> None:
     reader = ReplyReader(conversation.engine.tokenizer)
     began = time.perf_counter()
-    with contextlib.closing(conversation.ask(question, reader)) as pieces, _interrupt() as stop:
-        place = "content"
-        while not stop.is_set() and (piece := next(pieces, None)):
-            place = _show(console, place, *piece)
+    place = "content"
+    with contextlib.closing(conversation.ask(question, reader)) as answer:
+        for pieces in answer:
+            for kind, text in pieces:
+                place = _show(console, place, kind, text)
+            if stop.is_set():
+                break
     seconds = time.perf_counter() - began
     console.print()
     console.print(_summary(conversation, reader, seconds), style="dim")
@@ -125,7 +137,7 @@ def _show(console: Console, before: str, kind: str, text: str) -> str:
     """Print a piece, under a heading where thinking begins or ends; returns where we are now."""
     if kind != before:
         console.print(("\n\n" if before == "reasoning" else "") + HEADINGS[kind], style="bold " + STYLES[kind])
-    console.print(Text(_harmless(text), STYLES[kind]), end="")
+    console.out(_harmless(text), style=STYLES[kind] or None, highlight=False, end="")
     return kind
 
 
@@ -146,16 +158,10 @@ def _harmless(text: str) -> str:
 
 
 @contextlib.contextmanager
-def _interrupt() -> Iterator[threading.Event]:
-    """Let Ctrl-C set an event for a while, so that it never tears an engine's step in two."""
-    stop = threading.Event()
-
-    def note(signum: int, frame: FrameType | None) -> None:
-        stop.set()
-
-    before = signal.signal(signal.SIGINT, note)
+def _on_ctrl_c(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
+    before = signal.signal(signal.SIGINT, handler)
     try:
-        yield stop
+        yield
     finally:
         signal.signal(signal.SIGINT, before)
 
@@ -166,7 +172,8 @@ def _typed() -> Iterator[str]:
         import readline  # noqa: F401  (importing it is what equips input())
     while True:
         try:
-            line = input("\n> ").strip()
+            with _on_ctrl_c(signal.default_int_handler):
+                line = input("\n> ").strip()
         except EOFError:
             print()
             return

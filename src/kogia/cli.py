@@ -43,14 +43,16 @@ def run(
 
 
 def _print_stages(console: Console, stages: list[dict[str, Any]]) -> None:
+    """The stages side by side, so that the table fits a terminal of 80 columns."""
     from kogia.report.table import stage_table
 
     rows = stage_table(stages)
-    table = Table(title="Held-out problems, after every stage")
-    for heading in rows[0]:
-        table.add_column(heading, justify="left" if heading == "stage" else "right")
+    table = Table(title="Held-out problems, after every stage", padding=(0, 0), collapse_padding=True)
+    table.add_column("stage")
     for row in rows:
-        table.add_row(*row.values())
+        table.add_column(row["stage"], justify="right")
+    for heading in list(rows[0])[1:]:
+        table.add_row(heading, *(row[heading] for row in rows))
     console.print(table)
 
 

@@ -55,12 +55,22 @@ def test_numbers_that_do_not_fit_are_named(changes, named):
 REALS = ["routed_scaling_factor", "rope_theta", "rms_norm_eps", "initializer_range"]
 
 
+def accepted(field: str, values: list) -> list:
+    """Those of the values that a config.json may hold for `field`."""
+    good = []
+    for value in values:
+        try:
+            ModelConfig.from_json({**preset("tiny").to_json(), field: value})
+            good.append(value)
+        except ShapeError as error:
+            assert field in str(error)
+    return good
+
+
 @pytest.mark.parametrize("field", REALS)
-@pytest.mark.parametrize("value", ["10000", None, [1.0], float("nan"), float("inf"), -1.0, True], ids=repr)
-def test_real_numbers_are_checked_like_whole_ones(field, value):
+def test_real_numbers_are_checked_like_whole_ones(field):
     """A config.json with rope_theta "10000" would otherwise load and fail in the middle of the first forward."""
-    with pytest.raises(ShapeError, match=field):
-        ModelConfig.from_json({**preset("tiny").to_json(), field: value})
+    assert accepted(field, ["10000", None, [1.0], float("nan"), float("inf"), -1.0, True]) == []
 
 
 @pytest.mark.parametrize("field", REALS)
@@ -69,11 +79,9 @@ def test_whole_numbers_are_real_numbers_too(field):
 
 
 @pytest.mark.parametrize("field", ["norm_topk_prob", "tie_word_embeddings"])
-@pytest.mark.parametrize("value", ["no", 0.5, None], ids=repr)
-def test_switches_are_true_or_false(field, value):
+def test_switches_are_true_or_false(field):
     """The text "no" is true in Python."""
-    with pytest.raises(ShapeError, match=field):
-        ModelConfig.from_json({**preset("tiny").to_json(), field: value})
+    assert accepted(field, ["no", 0.5, [False], True, False]) == [True, False]
 
 
 @pytest.mark.parametrize(
@@ -115,7 +123,7 @@ def test_transformers_5_keeps_theta_elsewhere():
 def test_unknown_presets_and_fields_name_the_valid_ones():
     with pytest.raises(ShapeError, match="nano"):
         preset("huge")
-    with pytest.raises(ShapeError, match="unknown model field 'hiden_size'.*hidden_size"):
+    with pytest.raises(ShapeError, match=r"unknown model field 'hiden_size'.*hidden_size"):
         preset("tiny", hiden_size=3)
 
 

@@ -1,5 +1,7 @@
 """The whole model: initialisation, causality, gradients, sizes, and the two forwards that must agree."""
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -17,7 +19,7 @@ def decode_all(model, tokens, cuts, cache_length=None):
     cache = torch.full((c.num_hidden_layers, B, cache_length or T, c.latent_dim), 1e3)  # stale values must not matter
     edges = [0, *sorted(cuts), T]
     pieces = []
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in itertools.pairwise(edges):
         at = torch.arange(start, end).expand(B, -1)
         pieces.append(model.decode(tokens[:, start:end], cache, at))
     return torch.cat(pieces, 1)
@@ -125,7 +127,7 @@ def test_logits_are_float32_whatever_it_computes_in(make_model):
     assert (model.compute_in(torch.bfloat16)(tokens) - exact).abs().max() < 0.05 * exact.abs().max()
 
 
-V3 = dict(
+V3 = ModelConfig(
     vocab_size=129280, hidden_size=7168, intermediate_size=18432, moe_intermediate_size=2048, num_hidden_layers=61,
     num_attention_heads=128, q_lora_rank=1536, kv_lora_rank=512, qk_nope_head_dim=128, qk_rope_head_dim=64,
     v_head_dim=128, n_routed_experts=256, n_shared_experts=1, num_experts_per_tok=8, n_group=8, topk_group=4,
@@ -136,7 +138,7 @@ V3 = dict(
 def test_deepseek_v3_has_671_billion_parameters():
     """The published total, to the last one (with the routers' biases, without MTP), from the published dimensions."""
     with torch.device("meta"):
-        model = Decoder(ModelConfig(**V3))
+        model = Decoder(V3)
     sizes = {name: tensor.numel() for name, tensor in model.state_dict().items()}
     assert sum(n for name, n in sizes.items() if not name.startswith("mtp.")) == 671_026_419_200
     assert sum(n for name, n in sizes.items() if name.startswith("layers.7.self_attn.")) == 187_107_328

@@ -29,7 +29,7 @@ def disk_full_is_an_error(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:
-        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         if not full and not any(word in str(error) for word in ("No space left", "StorageFull", "os error 28")):
             raise
         raise DiskFullError(

@@ -20,7 +20,7 @@ from kogia.reason.rewards import Reward, reward
 from kogia.tasks.problems import Problem
 from kogia.text.prompts import encode_question
 from kogia.train.loop import Job, expert_loads
-from kogia.train.optim import adamw, apply_step
+from kogia.train.optim import Optimizer, apply_step
 from kogia.train.schedule import constant_schedule
 
 
@@ -78,7 +78,7 @@ def update(
 def reinforce(job: Job, engine: Engine, draw: Callable[[int], list[Problem]], settings: Any, seed: int) -> None:
     """GRPO for `settings.steps` steps. draw(step) gives the step's questions."""
     model, config = job.model, job.model.config
-    optimizer = adamw(model, weight_decay=0.0)
+    optimizer = Optimizer(model, settings.optimizer, weight_decay=0.0)
 
     def step(i: int) -> dict[str, Any]:
         problems = draw(i)
@@ -101,7 +101,7 @@ def reinforce(job: Job, engine: Engine, draw: Callable[[int], list[Problem]], se
 
 
 def _learn(
-    job: Job, optimizer: torch.optim.Optimizer, engine: Engine, outputs: list[Output], advantages: Tensor,
+    job: Job, optimizer: Optimizer, engine: Engine, outputs: list[Output], advantages: Tensor,
     settings: Any, i: int,
 ) -> dict[str, Any]:  # fmt: skip
     """One pass over the answers in `settings.mini_batches` optimiser steps."""

@@ -73,6 +73,7 @@ class Pretrain(Section):
     row_length: Count = 128
     batch_rows: Count = 48
     micro_rows: Count = 16
+    optimizer: Literal["adamw", "muon"] = "adamw"
     learning_rate: Positive = 3e-3
     warmup: Natural = 20
     mtp_weight: Weight = 0.3
@@ -93,6 +94,7 @@ class Sft(Section):
     epochs: Count = 2
     batch_size: Count = 64
     micro_rows: Count = 32
+    optimizer: Literal["adamw", "muon"] = "adamw"
     learning_rate: Positive = 1e-3
     warmup: Natural = 2
     mtp_weight: Weight = 0.3
@@ -110,6 +112,7 @@ class Rl(Section):
     micro_rows: Count = 64
     max_tokens: Count = 96
     temperature: Positive = 1.0
+    optimizer: Literal["adamw", "muon"] = "adamw"
     learning_rate: Positive = 1e-3
     warmup: Natural = 2
     clip: Positive = 1.0
@@ -159,6 +162,7 @@ class _Document(Section):
     out: str = ""
     seed: Natural = 1
     threads: Natural = 0
+    checkpoint_seconds: Weight = 15.0
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     price: Price = Price()
     text: Text
@@ -179,6 +183,7 @@ class Recipe:
     out: Path
     seed: int
     threads: int
+    checkpoint_seconds: float
     dtype: str
     price: Price
     text: Text
@@ -225,7 +230,7 @@ def check_recipe(source: dict[str, Any]) -> Recipe:
             )
     return Recipe(
         name=document.name, out=Path(document.out or f"runs/{document.name}"), seed=document.seed,
-        threads=document.threads, dtype=document.dtype, price=document.price, text=document.text,
+        threads=document.threads, checkpoint_seconds=document.checkpoint_seconds, dtype=document.dtype, price=document.price, text=document.text,
         tokenizer=document.tokenizer, model=config, measure=document.measure, stages=stages, source=source,
     )  # fmt: skip
 

@@ -1,6 +1,7 @@
 """What each kind of stage does: train, measure, and leave a model folder."""
 
 import json
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,9 @@ from kogia.data.shards import Shard
 from kogia.engine.engine import Engine
 from kogia.evaluate.measure import measure
 from kogia.models.decoder import Decoder
-from kogia.models.folder import load_model, save_model, write_json, write_text
+from kogia.models.folder import load_model, read_json, save_model, write_json, write_text
 from kogia.plan.flops import forward_flops
-from kogia.reason.grpo import reinforce
+from kogia.reason.grpo import reinforce, sample_groups
 from kogia.reason.select import keep_best
 from kogia.recipe.schema import Recipe, Stage
 from kogia.tasks.problems import Problem, draw
@@ -45,7 +46,7 @@ def work(shop: Workshop, stage: Stage, folder: Path, meter: Meter, problems: lis
         model = Decoder(recipe.model).initialise(recipe.seed)
     else:
         model = load_model(recipe.out / stage.start)
-    job = Job(model.compute_in(shop.dtype), folder, meter)
+    job = Job(model.compute_in(shop.dtype), folder, meter, recipe.checkpoint_seconds)
     {"pretrain": _pretrain, "sft": _sft, "rl": _rl}[stage.kind](shop, stage, job)
     shop.watcher.say(f"{stage.name}: measuring on {len(problems)} held-out problems")
     engine = Engine(model, shop.tokenizer)
@@ -82,18 +83,30 @@ def _clean(shop: Workshop, stage: Stage) -> list[Document]:
 
 
 def _selected(shop: Workshop, stage: Stage, job: Job) -> list[Document]:
-    """Rejection sampling: the best of the starting model's own tries, kept in `selected.jsonl`."""
-    path = job.folder / "selected.jsonl"
-    if path.is_file():
-        return read_documents(path)
-    s, text, seed = stage.settings, shop.recipe.text, shop.recipe.seed + SELECT_SEED
-    shop.watcher.say(f"{stage.name}: keeping the best of {s.tries} tries at {s.examples} questions")
-    problems = draw(text.tasks, s.examples, seed, False, text.languages)
-    kept = keep_best(Engine(job.model, shop.tokenizer), problems, s.tries, s.max_tokens, s.temperature, seed)
-    documents = [Document(question=problem.question, reply=output.text) for problem, output in kept]
-    write_documents(path, documents)
-    job.meter.tick()
+    """Rejection sampling: the best of the starting model's own tries, kept in `selected.jsonl` with their cost."""
+    path, cost_path = job.folder / "selected.jsonl", job.folder / "selected.cost.json"
+    if not cost_path.is_file():
+        shop.watcher.say(f"{stage.name}: keeping the best of {stage.settings.tries} tries a question")
+        write_json(cost_path, _select(shop, stage, job, path))
+    job.meter.charge(**read_json(cost_path))
+    documents = read_documents(path)
+    if not documents:
+        shop.watcher.say(f"{stage.name}: no try was good enough to learn from; the model stays as it was")
     return documents
+
+
+def _select(shop: Workshop, stage: Stage, job: Job, path: Path) -> dict[str, float]:
+    """Sample, keep the best, write them down; returns what it cost."""
+    started = time.perf_counter()
+    s, text, seed = stage.settings, shop.recipe.text, shop.recipe.seed + SELECT_SEED
+    problems = draw(text.tasks, s.examples, seed, False, text.languages)
+    engine = Engine(job.model, shop.tokenizer)
+    outputs, rewards = sample_groups(engine, problems, s.tries, s.max_tokens, s.temperature, seed)
+    kept = keep_best(problems, outputs, rewards)
+    write_documents(path, [Document(question=problem.question, reply=output.text) for problem, output in kept])
+    sampled = sum(len(output.token_ids) for output in outputs)
+    flops = forward_flops(job.model.config, sampled / len(outputs)) * sampled
+    return {"tokens": sampled, "flops": flops, "seconds": time.perf_counter() - started}
 
 
 def _rl(shop: Workshop, stage: Stage, job: Job) -> None:

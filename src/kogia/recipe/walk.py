@@ -30,6 +30,7 @@ from kogia.text.tokenizer import load_tokenizer, train_tokenizer
 from kogia.train.meter import Meter, Watcher
 
 MEASURE_SEED, TEXT_SEED = 7, 1
+FREE = ("out", "price", "checkpoint_seconds")  # keys that may change between two sittings of one run
 TOKENIZER_BYTES = 2_000_000  # text that the tokenizer is trained on at most
 
 
@@ -68,7 +69,7 @@ def run_recipe(recipe: Recipe, watcher: Watcher) -> Finished:
 def _run_folder(recipe: Recipe) -> Iterator[None]:
     """Hold the run folder: it must be new, or this recipe's own, and nobody else's at the moment."""
     out, path = recipe.out, recipe.out / "run.json"
-    source = {key: value for key, value in recipe.source.items() if key not in ("out", "price")}
+    source = {key: value for key, value in recipe.source.items() if key not in FREE}
     if path.is_file():
         changed = _changed(read_json(path).get("recipe", {}), source)
         if changed:

@@ -140,11 +140,13 @@ def _draw_many(axes: Axes, lines: list[Line]) -> None:
 
 def _finish(axes: Axes, panel: Panel) -> None:
     axes.set_xlabel("step")
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
-    axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, steps=[1, 2, 5, 10]))
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
     axes.grid(visible=False, axis="x")
     if panel.shares:
         axes.yaxis.set_major_formatter(PercentFormatter(xmax=1.0))
+        large = axes.dataLim.ymax > 0.1  # then see it against the whole
+        axes.set_ylim(0.0, 1.02 if large else None)
     if len(panel.lines) > 1:
         axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3, borderaxespad=0.2, handlelength=2.4,
                     columnspacing=1.2)  # fmt: skip
@@ -197,7 +199,7 @@ def accuracy_chart(prefix: str, stages: Sequence[Passed]) -> Chart:
 def _draw_bars(axes: Axes, stages: Sequence[Passed]) -> None:
     at = list(range(len(stages)))
     middles = [s.middle for s in stages]
-    errors = [[s.middle - s.low for s in stages], [s.high - s.middle for s in stages]]
+    errors = [[max(s.middle - s.low, 0.0) for s in stages], [max(s.high - s.middle, 0.0) for s in stages]]
     axes.barh(at, middles, height=0.55, color=COLOURS[0])
     axes.errorbar(middles, at, xerr=errors, fmt="none", ecolor=INK, elinewidth=1.4, capsize=4)
     for y, s in zip(at, stages, strict=True):

@@ -6,9 +6,11 @@ import io
 import re
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import matplotlib
-from markupsafe import Markup, escape
+from cycler import cycler
+from markupsafe import Markup
 from matplotlib.figure import Figure
 
 # Stand-ins that matplotlib draws with, and the page's colours that they become.
@@ -16,13 +18,13 @@ INK, GRID = "#010101", "#020202"
 COLOURS = tuple(f"#0a000{n}" for n in range(1, 7))
 PAGE_COLOURS = {INK: "currentColor", GRID: "var(--grid)"} | {c: f"var(--line-{c[-1]})" for c in COLOURS}
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: it can be searched and is set in the page's font
     "svg.hashsalt": "kogia",  # ids are random without it
     "text.parse_math": False, "font.size": 10, "text.color": INK, "axes.edgecolor": INK, "axes.labelcolor": INK,
     "xtick.color": INK, "ytick.color": INK, "axes.grid": True, "grid.color": GRID, "axes.axisbelow": True,
     "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "legend.fontsize": 9,
-    "figure.constrained_layout.use": True,
+    "figure.constrained_layout.use": True, "axes.prop_cycle": cycler(color=COLOURS),
 }  # fmt: skip
 
 
@@ -52,5 +54,5 @@ def to_svg(figure: Figure, prefix: str, title: str, description: str) -> Markup:
     svg = re.sub("|".join(PAGE_COLOURS), lambda found: PAGE_COLOURS[found[0]], svg)
     head = Markup('<svg role="img" aria-labelledby="{0}-title {0}-desc" ').format(prefix)
     words = Markup('<title id="{0}-title">{1}</title><desc id="{0}-desc">{2}</desc>').format(prefix, title, description)
-    start = svg.index(">") + 1
-    return head + Markup(svg[len("<svg ") : start]) + words + Markup(svg[start:])  # noqa: S704, matplotlib escapes
+    start = svg.index(">") + 1  # what follows is matplotlib's, which escapes the text in it
+    return head + Markup(svg[len("<svg ") : start]) + words + Markup(svg[start:])

@@ -114,7 +114,7 @@ def render(run: Run) -> str:
     return template.render(
         name=run.recipe["name"], run=run, facts=run.facts, last=run.done[-1].name if run.done else "",
         shape=_shape(run.config), first=run.done[0] if run.done else None,
-        table=stage_table([stage.row for stage in run.stages]), accuracy=_accuracy(run), curves=_curves(run),
+        learned=stage_table([stage.row for stage in run.stages]), accuracy=_accuracy(run), curves=_curves(run),
         bill=_bill(run), selected=_selected(run), commands=_commands(run), **_before_and_after(run),
     )  # fmt: skip
 
@@ -136,7 +136,9 @@ def _shape(config: ModelConfig | None) -> dict[str, int] | None:
 
 def _accuracy(run: Run) -> Chart | None:
     found = [(stage.name, stage.facts["measured"]) for stage in run.stages if stage.facts]
-    passed = [Passed(name, m["pass@1"], m["pass@1_low"], m["pass@1_high"]) for name, m in found if m["problems"]]
+    passed = [
+        Passed(name, m["pass@1"], m["pass@1_low"], m["pass@1_high"]) for name, m in found if units.known(m["pass@1"])
+    ]
     return accuracy_chart("accuracy", passed) if passed else None
 
 

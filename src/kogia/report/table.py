@@ -23,34 +23,37 @@ def _stage_row(stage: dict[str, Any], vote: str) -> dict[str, str]:
     entry = BillEntry.from_json(stage["bill"][-1]) if stage.get("bill") else None
     passed = units.interval(m.get("pass@1"), m.get("pass@1_low"), m.get("pass@1_high"))
     return {
-        "Stage": str(stage["stage"]),
-        "Kind": str(stage["kind"]),
+        "stage": str(stage["stage"]),
+        "kind": str(stage["kind"]),
         "pass@1 (95% interval)": passed if done else NOT_DONE,
         vote: units.share(m.get(vote)),
         "Korean in Korean": units.share(m.get("korean_in_korean")),
-        "Language": units.share(m.get("language")),
-        "Format": units.share(m.get("format")),
-        "Mean tokens": units.number(m.get("mean_tokens")),
+        "language": units.share(m.get("language")),
+        "format": units.share(m.get("format")),
+        "mean tokens": units.number(m.get("mean_tokens")),
         "2nd token accepted": units.share(m.get("accept_2")),
         "3rd token accepted": units.share(m.get("accept_3")),
-        "Chip-seconds": units.seconds(entry.chip_seconds if entry else None),
-        "Money": money([entry]) if entry else units.MISSING,
+        "chip-seconds": units.seconds(entry.chip_seconds if entry else None),
+        "money": money([entry]) if entry else units.MISSING,
     }
 
 
 def bill_table(entries: Sequence[BillEntry], life: Collection[str]) -> list[dict[str, str]]:
     """One formatted row for each stage of a run. life: the stages that the last model's life consists of."""
-    return [{"Stage": e.stage, "In its life": "yes" if e.stage in life else "no", **bill_sum([e])} for e in entries]
+    return [
+        {"stage": e.stage, "in the last model's life": "yes" if e.stage in life else "no", **bill_sum([e])}
+        for e in entries
+    ]
 
 
 def bill_sum(entries: Sequence[BillEntry]) -> dict[str, str]:
     """The cells of `bill_table` for one or several entries together."""
     return {
-        "Operations": units.flops(sum(e.flops for e in entries)),
-        "Tokens": units.count(sum(e.tokens for e in entries)),
-        "Chip-seconds": units.seconds(sum(e.chip_seconds for e in entries)),
-        "Of them lost": units.seconds(sum(e.lost_chip_seconds for e in entries)),
-        "Money": money(entries),
+        "FLOPs": units.flops(sum(e.flops for e in entries)),
+        "tokens": units.count(sum(e.tokens for e in entries)),
+        "chip-seconds": units.seconds(sum(e.chip_seconds for e in entries)),
+        "of them lost": units.seconds(sum(e.lost_chip_seconds for e in entries)),
+        "money": money(entries),
     }
 
 

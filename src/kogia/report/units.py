@@ -72,11 +72,12 @@ def duration(value: float) -> str:
 
 
 def money(amount: float | None, currency: str) -> str:
-    """Cents above one, and below it enough digits to see two that count: 12.30 USD, 0.0034 USD."""
+    """Cents above one, and below it enough digits to see three that count: 12.30 USD, 0.00341 USD."""
     if not known(amount):
         return MISSING
-    digits = 2 if amount >= 1 or amount <= 0 else max(2, 1 - math.floor(math.log10(amount)))
-    return f"{amount:,.{min(digits, 8)}f} {currency}".strip()
+    digits = 2 if amount >= 1 or amount <= 0 else max(2, 2 - math.floor(math.log10(amount)))
+    whole, _, cents = f"{amount:,.{min(digits, 8)}f}".partition(".")
+    return f"{whole}.{cents.rstrip('0').ljust(2, '0')} {currency}".strip()
 
 
 def visible(text: str) -> str:

@@ -184,6 +184,7 @@ class Worker:
         except Exception:
             logger.exception("the engine failed with %d requests in flight", len(self._calls))
             self._fail_all(WorkerError, FAILED)
+            self._renew()
             return
         for id, token, output in results:
             call = self._calls[id]
@@ -207,13 +208,14 @@ class Worker:
             self._settle(call, "aborted")
 
     def _fail_all(self, kind: type[WorkerError], reason: str) -> None:
-        # Newest first: the engine closes a gap by moving its last row, and the rows which a failed step had just
-        # admitted come last and may have no cache to move yet.
-        for id in sorted(self._calls, reverse=True):
-            call = self._calls[id]
-            self.engine.abort(id)
+        for call in list(self._calls.values()):
             self._settle(call, "failed")
             call.post(kind(reason))
+
+    def _renew(self) -> None:
+        """Put a new engine in the place of one that stopped half way through a step: its tables may be torn."""
+        old = self.engine
+        self.engine = Engine(old.live, old.tokenizer, old.max_batch, old.max_length)
 
     def _settle(self, call: _Call, outcome: str) -> None:
         """Close the books on a call, before its client hears of it: who asks next finds the room it left."""

@@ -3,28 +3,28 @@
 import contextlib
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from kogia.errors import FolderError
 from kogia.models.decoder import Decoder
 from kogia.models.folder import save_tensors
+from kogia.train.optim import Optimizer
 
 NAME = "checkpoint.safetensors"
 
 
-def save_checkpoint(folder: Path, model: Decoder, optimizer: torch.optim.Optimizer, step: int) -> None:
+def save_checkpoint(folder: Path, model: Decoder, optimizer: Optimizer, step: int) -> None:
     """Write everything a step depends on. All randomness is a function of the seed and the step, so there is no
     random state to keep."""
     tensors: dict[str, Tensor] = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
     for name, parameter in model.named_parameters():
-        for key, value in optimizer.state.get(parameter, {}).items():
+        for key, value in optimizer.state(parameter).items():
             tensors[f"{key}/{name}"] = value
     save_tensors(folder / NAME, tensors, {"step": str(step)})
 
 
-def load_checkpoint(folder: Path, model: Decoder, optimizer: torch.optim.Optimizer) -> int:
+def load_checkpoint(folder: Path, model: Decoder, optimizer: Optimizer) -> int:
     """Restore what `save_checkpoint` wrote; returns the step, 0 if there is no checkpoint.
 
     Raises:
@@ -40,9 +40,9 @@ def load_checkpoint(folder: Path, model: Decoder, optimizer: torch.optim.Optimiz
         model.load_state_dict(_under("model/", tensors))
     except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
         raise FolderError(f"{path} is not a checkpoint of this model ({error}): delete it to start the stage over") from None
-    moments = {key: _under(f"{key}/", tensors) for key in ("step", "exp_avg", "exp_avg_sq")}
-    for name, parameter in model.named_parameters():
-        optimizer.state[parameter] = {key: moments[key][name] for key in moments if name in moments[key]}
+    for key in {name.split("/")[0] for name in tensors} - {"model"}:
+        for name, tensor in _under(f"{key}/", tensors).items():
+            optimizer.state(model.get_parameter(name))[key] = tensor
     return step
 
 

@@ -17,21 +17,20 @@ from kogia.plan.flops import training_flops
 from kogia.train.checkpoint import load_checkpoint, save_checkpoint
 from kogia.train.losses import mtp_loss, next_token_losses
 from kogia.train.meter import Meter
-from kogia.train.optim import adamw, apply_step
+from kogia.train.optim import Optimizer, apply_step
 from kogia.train.schedule import cosine_schedule, v3_schedule
-
-CHECKPOINT_SECONDS = 15.0
 
 
 @dataclass
 class Job:
-    """A stage at work: what it trains, where it writes, who meters it."""
+    """A stage at work: what it trains, where it writes, who meters it, how often it saves."""
 
     model: Decoder
     folder: Path
     meter: Meter
+    checkpoint_seconds: float = 15.0
 
-    def run(self, optimizer: torch.optim.Optimizer, steps: int, step: Callable[[int], dict[str, Any]]) -> None:
+    def run(self, optimizer: Optimizer, steps: int, step: Callable[[int], dict[str, Any]]) -> None:
         """Call `step(i)` for each step not yet done and log what it returns. A checkpoint every few seconds makes
         the stage go on where it was killed; when it was written changes nothing in the result."""
         self.model.train()
@@ -40,7 +39,7 @@ class Job:
         saved = time.monotonic()
         for i in range(start, steps):
             self.meter.log(i + 1, **step(i))
-            if time.monotonic() - saved > CHECKPOINT_SECONDS or i + 1 == steps:
+            if time.monotonic() - saved >= self.checkpoint_seconds or i + 1 == steps:
                 save_checkpoint(self.folder, self.model, optimizer, i + 1)
                 saved = time.monotonic()
 
@@ -77,7 +76,7 @@ def expert_loads(model: Decoder) -> list[float]:
 
 def pretrain(job: Job, shard: Shard, settings: Any) -> None:
     """Next tokens, and the ones after them, on packed text (arXiv 2412.19437, sections 2.2 and 4.2)."""
-    optimizer = adamw(job.model, settings.weight_decay)
+    optimizer = Optimizer(job.model, settings.optimizer, settings.weight_decay)
     flops = training_flops(job.model.config, shard.row_length / 2, mtp=True)
 
     def step(i: int) -> dict[str, Any]:
@@ -98,7 +97,7 @@ def pretrain(job: Job, shard: Shard, settings: Any) -> None:
 def fine_tune(job: Job, prompts: Sequence[Sequence[int]], replies: Sequence[Sequence[int]], settings: Any, pad: int,
               seed: int) -> None:  # fmt: skip
     """Supervised fine-tuning on conversations: only the replies are learned; each conversation sees itself alone."""
-    optimizer = adamw(job.model, settings.weight_decay)
+    optimizer = Optimizer(job.model, settings.optimizer, settings.weight_decay)
     config = job.model.config
     per_epoch = -(-len(prompts) // settings.batch_size)
     steps = per_epoch * settings.epochs

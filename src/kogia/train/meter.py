@@ -71,6 +71,12 @@ class Meter:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
         self.watcher.step(self.bill.stage, row, self.bill)
 
+    def charge(self, tokens: int, flops: float, seconds: float) -> None:
+        """Put work on the bill that was done before the first step, perhaps in an earlier sitting."""
+        self.bill.tokens += tokens
+        self.bill.flops += flops
+        self.bill.chip_seconds += seconds
+
     def tick(self) -> float:
         """Put the seconds since the last call on the bill and return them."""
         now = time.perf_counter()
@@ -84,7 +90,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8").split("\n")[:-1]:  # not splitlines: samples may hold U+2028
         try:
             rows.append(json.loads(line))
         except json.JSONDecodeError:

@@ -1,0 +1,157 @@
+"""Taking replies apart, whole and piece by piece."""
+
+import itertools
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kogia.text.parsers import Reply, StreamParser, boxed, is_well_formed, split_reply
+
+GOOD = "<think>\n3 + 4 = 7\n</think>\n\nThe answer is \\boxed{7}."
+
+
+@pytest.mark.parametrize(
+    ("text", "reasoning", "content"),
+    [
+        ("plain", None, "plain"),
+        ("", None, ""),
+        ("  plain\n", None, "  plain\n"),
+        (GOOD, "3 + 4 = 7", "The answer is \\boxed{7}."),
+        ("<think></think>x", "", "x"),
+        ("\n <think>a</think>b", "a", "b"),
+        ("<think>never closed \\boxed{1}\n", "never closed \\boxed{1}", ""),
+        ("<think>a</think>b</think>c", "a", "b</think>c"),
+        ("<think><think>a</think>b", "<think>a", "b"),
+        ("<think>a\n\nb</think>\n\n\nc\n", "a\n\nb", "c\n"),
+        ("text <think>a", None, "text <think>a"),
+    ],
+)
+def test_split_reply_by_hand(text, reasoning, content):
+    assert split_reply(text) == Reply(reasoning, content)
+
+
+@pytest.mark.parametrize(
+    ("content", "answer"),
+    [
+        ("\\boxed{7}", "7"),
+        ("first \\boxed{7} then \\boxed{ 8 }", "8"),
+        ("no box", None),
+        ("\\boxed{", None),
+        ("\\boxed{}", ""),
+        ("boxed{7}", None),
+        ("\\boxed{7", None),
+        ("\\boxed{a\nb}", "a\nb"),
+    ],
+)
+def test_boxed(content, answer):
+    assert boxed(content) == answer
+
+
+@pytest.mark.parametrize(
+    ("text", "good"),
+    [
+        (GOOD, True),
+        ("<think>a</think>\\boxed{1}", True),
+        ("<think>a</think>\\boxed{1} \\boxed{2}", False),
+        ("<think>a</think>1", False),
+        ("<think>\n \n</think>\\boxed{1}", False),
+        ("<think></think>\\boxed{1}", False),
+        (" <think>a</think>\\boxed{1}", False),
+        ("<think>a \\boxed{1}", False),
+        ("<think>a \\boxed{1}</think>", False),
+        ("\\boxed{1}", False),
+        ("a</think>\\boxed{1}", False),
+        ("<think><think>a</think>\\boxed{1}", False),
+        ("<think>a</think></think>\\boxed{1}", False),
+        ("<think>a</think>\\boxed{1}<think>b</think>", False),
+        ("", False),
+    ],
+)
+def test_well_formed(text, good):
+    assert is_well_formed(text) is good
+
+
+def stream(text: str, cuts) -> Reply:
+    """What a StreamParser makes of `text` cut at `cuts`, put together again."""
+    parser, parts = StreamParser(), {"reasoning": "", "content": ""}
+    edges = [0, *sorted(cuts), len(text)]
+    for start, end in itertools.pairwise(edges):
+        for kind, piece in parser.feed(text[start:end], last=end == len(text) and start == edges[-2]):
+            assert piece, "an empty piece was handed out"
+            assert not (kind == "reasoning" and parts["content"]), "reasoning after content"
+            parts[kind] += piece
+    return Reply(parts["reasoning"], parts["content"])
+
+
+def whole(text: str) -> Reply:
+    reply = split_reply(text)
+    return Reply(reply.reasoning or "", reply.content)
+
+
+SAMPLES = [
+    GOOD,
+    "plain text, no thinking",
+    "<think>a</think>b",
+    "\n\n<think>\n\na\n\nb\n\n</think>\n\n\nc\n\n",
+    "<think></think>",
+    "<think>\n</think>\n",
+    "<think>never closed\n\n",
+    "<think>a</thin k> </ think>\n</think></think>x",
+    "<think>a\n</thin",
+    "<thin",
+    "  <thi nk>x",
+    "< think>x",
+    "<think>생각\n</think>\n\n답은 \\boxed{7}입니다.",
+    "\n \n",
+    "",
+]
+
+
+@pytest.mark.parametrize("text", SAMPLES)
+def test_every_split_in_two_and_every_character_alone(text):
+    for cut in range(len(text) + 1):
+        assert stream(text, [cut]) == whole(text), cut
+    assert stream(text, range(1, len(text))) == whole(text)
+
+
+PIECES = st.sampled_from(["<think>", "</think>", "<thi", "nk>", "</th", "\n", "\n\n", " ", "a", "가", "<", "/", ">"])
+
+
+@settings(max_examples=300)
+@given(st.lists(PIECES, max_size=10).map("".join), st.data())
+def test_any_split_of_any_reply_that_opens_with_thinking(text, data):
+    text = "<think>" + text
+    cuts = data.draw(st.lists(st.integers(0, len(text)), max_size=8))
+    assert stream(text, cuts) == whole(text)
+
+
+@settings(max_examples=200)
+@given(st.lists(PIECES.filter(lambda p: p != "</think>"), max_size=10).map("".join), st.data())
+def test_any_split_of_any_reply_without_a_closing_marker(text, data):
+    if "</think>" in text:
+        return
+    cuts = data.draw(st.lists(st.integers(0, len(text)), max_size=8))
+    assert stream(text, cuts) == whole(text)
+
+
+@pytest.mark.parametrize("text", ["a</think>b", "</think>b", "thought\n</think>\n\n\\boxed{7}"])
+def test_stream_and_whole_agree_on_thinking_that_was_never_opened(text):
+    """The chat shows what the stream says, the reward judges what the whole says: they must mean the same."""
+    assert stream(text, []) == whole(text)
+
+
+def test_nothing_is_held_back_longer_than_needed():
+    parser = StreamParser()
+    assert parser.feed("<think>\nso </") == [("reasoning", "so ")]
+    assert parser.feed("b") == [("reasoning", "</b")]
+    assert parser.feed("\n") == []
+    assert parser.feed("c</think>\n\n") == [("reasoning", "\nc")]
+    assert parser.feed("x\n") == [("content", "x\n")]
+    assert parser.feed("", last=True) == []
+
+
+def test_plain_text_flows_from_the_first_character_that_is_no_marker():
+    parser = StreamParser()
+    assert parser.feed("<") == []
+    assert parser.feed("b>bold") == [("content", "<b>bold")]

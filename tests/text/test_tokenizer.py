@@ -1,0 +1,181 @@
+"""The tokenizer: nothing is lost, nothing from outside becomes special, nothing half comes out."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kogia.errors import CorpusError, FolderError
+from kogia.text.tokenizer import SPECIALS, Detokenizer, load_tokenizer, train_tokenizer
+
+SAMPLES = [
+    "Hello, world! 3 + 4 = 7.",
+    "다람쥐 헌 쳇바퀴에 타고파. ㅋㅋㅋ 안녕하세요, 세계!",
+    "각 각",  # composed and decomposed
+    "def f(x):\n\treturn x  # 12345\r\n",
+    "👩‍👩‍👧‍👦🇰🇷 emoji ✓ naïve café ﷽ 𝔘𝔫𝔦𝔠𝔬𝔡𝔢",
+    "  leading, trailing and \n\n\n many   spaces  ",
+    "",
+]
+
+
+@pytest.mark.parametrize("text", SAMPLES)
+def test_round_trip(tiny_tokenizer, text):
+    assert tiny_tokenizer.decode(tiny_tokenizer.encode(text)) == text
+
+
+@given(st.text())
+def test_round_trip_of_any_text(tiny_tokenizer, text):
+    ids = tiny_tokenizer.encode(text)
+    assert tiny_tokenizer.decode(ids) == text
+    assert all(0 <= i < tiny_tokenizer.vocab_size for i in ids)
+
+
+@given(st.lists(st.sampled_from([*SPECIALS, "<", "|", "think", ">", "</", " ", "\n", "<|User|>", "가"]), max_size=8))
+def test_plain_text_never_becomes_a_special_token(tiny_tokenizer, pieces):
+    text = "".join(pieces)
+    ids = tiny_tokenizer.encode(text)
+    assert not set(ids) & set(tiny_tokenizer.ids.values())
+    assert tiny_tokenizer.decode(ids) == text
+
+
+@pytest.mark.parametrize("token", SPECIALS)
+def test_trusted_text_may_hold_special_tokens(tiny_tokenizer, token):
+    special = tiny_tokenizer.ids[token]
+    assert tiny_tokenizer.encode_trusted(token) == [special]
+    assert tiny_tokenizer.encode_trusted(f"a{token}b") == [
+        *tiny_tokenizer.encode("a"), special, *tiny_tokenizer.encode("b"),
+    ]  # fmt: skip
+    assert tiny_tokenizer.decode([special]) == token
+
+
+def test_special_ids(tiny_tokenizer):
+    """BOS 0 and EOS 1, as in DeepSeek's tokenizers and in the default model configuration."""
+    assert [tiny_tokenizer.ids[token] for token in SPECIALS] == list(range(6))
+    assert (tiny_tokenizer.bos, tiny_tokenizer.eos) == (0, 1)
+
+
+@pytest.mark.parametrize("number", ["0", "7", "42", "12345", "9" * 30])
+def test_every_digit_is_a_token_of_its_own(tiny_tokenizer, number):
+    ids = tiny_tokenizer.encode(number)
+    assert [tiny_tokenizer.decode([i]) for i in ids] == list(number)
+    in_text = tiny_tokenizer.encode(f"x = {number};")
+    holding_digits = [t for t in (tiny_tokenizer.decode([i]) for i in in_text) if any(c.isdigit() for c in t)]
+    assert [t.strip() for t in holding_digits] == list(number)
+
+
+def test_merges_were_learned(tiny_tokenizer):
+    """Frequent words take fewer tokens than bytes, in both languages."""
+    assert tiny_tokenizer.vocab_size == 400
+    assert len(tiny_tokenizer.encode(" return left")) <= 4
+    assert len(tiny_tokenizer.encode("안녕하세요")) < len("안녕하세요".encode())
+
+
+def test_training_is_deterministic(tiny_tokenizer):
+    texts = ["한국어와 English and 12 numbers", "def f(): pass"] * 3
+    a, b = train_tokenizer(texts, 300), train_tokenizer(texts, 300)
+    assert [a.encode(t) for t in SAMPLES] == [b.encode(t) for t in SAMPLES]
+
+
+def test_a_vocabulary_too_small_for_the_bytes_is_refused():
+    with pytest.raises(CorpusError, match=r"vocab_size is 261.* 262"):
+        train_tokenizer(["text"], 261)
+    assert train_tokenizer(["text"], 262).vocab_size == 262
+
+
+# folders -------------------------------------------------------------------------------------------------------------
+
+
+def test_saved_and_loaded_is_the_same(tiny_tokenizer, tmp_path):
+    tiny_tokenizer.save(tmp_path)
+    again = load_tokenizer(tmp_path)
+    assert again.ids == tiny_tokenizer.ids and again.vocab_size == tiny_tokenizer.vocab_size
+    for text in [*SAMPLES, *SPECIALS]:
+        assert again.encode(text) == tiny_tokenizer.encode(text)
+        assert again.encode_trusted(text) == tiny_tokenizer.encode_trusted(text)
+    again.save(tmp_path / "again")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        assert (tmp_path / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"{}", b"[]", b"null", b"\xff\xfe\x00\x01", b'{"model": {"type": "BPE"}}', b"42"],
+    ids=repr,
+)
+def test_broken_files_are_refused_by_name(tmp_path, content):
+    (tmp_path / "tokenizer.json").write_bytes(content)
+    with pytest.raises(FolderError, match=r"tokenizer\.json"):
+        load_tokenizer(tmp_path)
+
+
+def test_a_cut_off_file_is_refused(tiny_tokenizer, tmp_path):
+    tiny_tokenizer.save(tmp_path)
+    path = tmp_path / "tokenizer.json"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(FolderError, match=r"tokenizer\.json is not a readable tokenizer"):
+        load_tokenizer(tmp_path)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(FolderError, match=r"tokenizer\.json is missing"):
+        load_tokenizer(tmp_path)
+
+
+def test_a_tokenizer_without_our_special_tokens_is_refused(tiny_tokenizer, tmp_path):
+    tiny_tokenizer.save(tmp_path)
+    path = tmp_path / "tokenizer.json"
+    values = json.loads(path.read_text())
+    values["added_tokens"] = [t for t in values["added_tokens"] if t["content"] != "<think>"]
+    values["model"]["vocab"].pop("<think>")
+    path.write_text(json.dumps(values))
+    with pytest.raises(FolderError, match="no token <think>"):
+        load_tokenizer(tmp_path)
+
+
+# streaming -----------------------------------------------------------------------------------------------------------
+
+
+def stream(tokenizer, ids, sizes) -> list[str]:
+    detokenizer, pieces, at = Detokenizer(tokenizer), [], 0
+    for size in sizes:
+        pieces.append(detokenizer.feed(ids[at : at + size]))
+        at += size
+    return [*pieces, detokenizer.feed(ids[at:], last=True)]
+
+
+VALID = st.lists(st.sampled_from("가각힣ㅋ👩‍🚀🇰🇷é漢a \n7<>"), max_size=12).map("".join)
+
+
+@given(VALID, st.lists(st.integers(0, 3), max_size=40))
+def test_detokenizer_never_hands_out_half_a_character(tiny_tokenizer, text, sizes):
+    pieces = stream(tiny_tokenizer, tiny_tokenizer.encode(text), sizes)
+    assert "".join(pieces) == text
+    assert not any("\ufffd" in piece for piece in pieces)
+
+
+def test_detokenizer_hands_out_what_is_certain_at_once(tiny_tokenizer):
+    ids = tiny_tokenizer.encode("q가x")
+    assert len(ids) > 3  # the syllable is several tokens
+    detokenizer = Detokenizer(tiny_tokenizer)
+    pieces = [detokenizer.feed([i]) for i in ids]
+    assert pieces[0] == "q" and pieces[-1].endswith("x") and "".join(pieces) == "q가x"
+
+
+def test_bytes_that_never_become_a_character_come_out_at_the_end(tiny_tokenizer):
+    half = tiny_tokenizer.encode("🦊")[:-1]
+    detokenizer = Detokenizer(tiny_tokenizer)
+    assert detokenizer.feed(half) == ""
+    assert set(detokenizer.feed([], last=True)) == {"\ufffd"}
+
+
+def test_bytes_that_never_become_a_character_do_not_hold_up_the_rest(tiny_tokenizer):
+    detokenizer = Detokenizer(tiny_tokenizer)
+    detokenizer.feed(tiny_tokenizer.encode("🦊")[:-1])
+    assert detokenizer.feed(tiny_tokenizer.encode("abc")).endswith("abc")
+
+
+def test_special_tokens_stream_as_their_text(tiny_tokenizer):
+    ids = tiny_tokenizer.encode_trusted("<think>\n가\n</think>\n\n나")
+    assert "".join(stream(tiny_tokenizer, ids, [1] * len(ids))) == "<think>\n가\n</think>\n\n나"
