@@ -89,21 +89,23 @@ def _save(folder: Path, model: Decoder, tokenizer: Tokenizer) -> Path:
     return folder
 
 
+HTTP = httpx.Client(verify=False, timeout=30)  # one for all: reading the system's certificates takes its time
+
+
 @dataclass
 class Served:
     """A running server."""
 
     url: str
     worker: Worker
-    model: str
 
-    def client(self, **options) -> OpenAI:
+    def client(self) -> OpenAI:
         """The real client, which would otherwise hide a 503 by trying again."""
-        return OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=30, **options)
+        return OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=30)
 
     def health(self) -> dict:
         """The body of GET /health."""
-        return httpx.get(f"{self.url}/health").json()
+        return HTTP.get(f"{self.url}/health").json()
 
     def wait_until(self, reached: Callable[[dict], bool]) -> dict:
         """Ask /health until it says so; pytest's timeout ends it if it never does."""
@@ -121,7 +123,7 @@ def serving(folder: Path, max_batch: int = 8, max_waiting: int = 8) -> Iterator[
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
-        yield Served(f"http://127.0.0.1:{listener.getsockname()[1]}", worker, folder.name)
+        yield Served(f"http://127.0.0.1:{listener.getsockname()[1]}", worker)
     finally:
         server.should_exit = True
         thread.join()

@@ -23,7 +23,7 @@ from kogia.serve.openai import UNSUPPORTED, ChatRequest, sampling
 from kogia.serve.worker import WorkerError
 from kogia.text.prompts import encode_question
 
-from .conftest import CONVERSATIONS, GREETING, THINKING, serving
+from .conftest import CONVERSATIONS, GREETING, HTTP, THINKING, serving
 
 pytestmark = pytest.mark.timeout(60)
 GREETED = "안녕하세요, 세계! 만나서 반갑습니다."
@@ -53,7 +53,7 @@ def gather(stream) -> tuple[str, str, str | None]:
 def post(served, body: object, path: str = "/v1/chat/completions") -> httpx.Response:
     """POST raw bytes, or anything else as JSON."""
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return httpx.post(served.url + path, content=content, timeout=30)
+    return HTTP.post(served.url + path, content=content)
 
 
 def error_of(response: httpx.Response) -> dict:
@@ -190,7 +190,7 @@ def test_both_paths_and_both_names_work(thinking_server, thinker):
 
 def test_models_and_health(thinking_server):
     assert [model.id for model in thinking_server.client().models.list()] == ["thinker"]
-    assert httpx.get(f"{thinking_server.url}/models").json()["object"] == "list"
+    assert HTTP.get(f"{thinking_server.url}/models").json()["object"] == "list"
     health = thinking_server.health()
     assert (health["status"], health["model"], health["in_flight"]) == ("ok", "thinker", 0)
 
@@ -290,8 +290,8 @@ def test_an_unknown_model_is_a_404_that_names_the_known_one(thinking_server):
 
 
 def test_unknown_paths_and_methods_answer_in_the_same_shape(thinking_server):
-    assert error_of(httpx.get(f"{thinking_server.url}/v2/nothing"))["type"] == "invalid_request_error"
-    wrong = httpx.get(f"{thinking_server.url}/v1/chat/completions")
+    assert error_of(HTTP.get(f"{thinking_server.url}/v2/nothing"))["type"] == "invalid_request_error"
+    wrong = HTTP.get(f"{thinking_server.url}/v1/chat/completions")
     assert (wrong.status_code, wrong.headers["allow"]) == (405, "POST")
     error_of(wrong)
 
@@ -307,7 +307,7 @@ def test_a_large_body_is_refused_before_it_is_parsed(thinking_server):
 
 def test_a_large_body_of_unknown_length_is_refused_too(thinking_server):
     pieces = (b"x" * 65536 for _ in range(20))  # sent chunked, without a Content-Length
-    response = httpx.post(f"{thinking_server.url}/v1/chat/completions", content=pieces)
+    response = HTTP.post(f"{thinking_server.url}/v1/chat/completions", content=pieces)
     assert response.status_code == 413
 
 
@@ -339,7 +339,7 @@ def test_a_dropped_stream_frees_its_row(babbler):
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_client_that_hangs_up_while_it_waits_frees_its_place(babbler, stream):
     async def hang_up() -> None:
-        async with httpx.AsyncClient() as client:
+        async with httpx.AsyncClient(verify=False) as client:
             request = client.post(f"{served.url}/chat/completions", json=babble(stream=stream), timeout=None)
             waiting = asyncio.create_task(request)
             while served.health()["in_flight"] < 2:
@@ -460,7 +460,7 @@ def test_serve_runs_until_interrupted(thinker):
     line = process.stdout.readline()
     url = re.search(r"http://127\.0\.0\.1:\d+", line)
     assert url, line + process.stderr.read()
-    answer = httpx.post(f"{url[0]}/v1/chat/completions", json=ask() | {"model": str(thinker)}, timeout=30)
+    answer = HTTP.post(f"{url[0]}/v1/chat/completions", json=ask() | {"model": str(thinker)})
     assert answer.json()["choices"][0]["message"]["content"] == GREETED
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=30)

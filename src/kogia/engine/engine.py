@@ -61,10 +61,14 @@ class Engine:
         """Queue a request; returns its id.
 
         Raises:
-            PromptError: an empty prompt, or one that leaves no room for an answer (both numbers are named).
+            PromptError: an empty prompt, one that leaves no room for an answer (both numbers are named), or a token
+                outside the vocabulary.
         """
         if not prompt:
             raise PromptError("the prompt is empty")
+        size = self.model.config.vocab_size
+        if not (0 <= min(prompt) and max(prompt) < size):
+            raise PromptError(f"the prompt holds a token outside the vocabulary (0 to {size - 1})")
         if len(prompt) >= self.max_length:
             raise PromptError(f"the prompt has {len(prompt)} tokens, but the context holds {self.max_length}")
         self._next_id += 1

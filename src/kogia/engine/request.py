@@ -21,6 +21,8 @@ class SamplingParams:
             raise PromptError(f"temperature is {self.temperature!r}: it must be from 0 to 2")
         if not 0.0 < self.top_p <= 1.0:
             raise PromptError(f"top_p is {self.top_p!r}: it must be over 0 and at most 1")
+        if not 0 <= self.seed < 2**63:
+            raise PromptError(f"seed is {self.seed!r}: it must be from 0 to 2**63 - 1")
 
 
 @dataclass

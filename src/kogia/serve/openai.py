@@ -182,8 +182,10 @@ def sampling(request: ChatRequest, room: int) -> SamplingParams:
 
 
 def check_model(asked: str, names: Sequence[str]) -> None:
-    """Raises:
-    ApiError: 404, no such model; those there are are named.
+    """Check that a request asks for the model there is. names: what it answers to, its own name first.
+
+    Raises:
+        ApiError: 404, naming the model there is.
     """
     if asked not in names:
         raise ApiError(

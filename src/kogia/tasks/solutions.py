@@ -25,7 +25,7 @@ def solution(problem: Problem, quality: str, rng: random.Random) -> str:
     if quality == "bare":
         return ANSWER[language].format(problem.answer)
     slip, error, misread = -1, rng.choice((-3, -2, -1, 1, 2, 3)), 0
-    if quality == "wrong" and rng.random() < 0.5:
+    if quality == "wrong" and rng.random() < 0.3:
         slip = rng.randrange(len(steps(problem.expression)))
     elif quality == "wrong":
         misread = error

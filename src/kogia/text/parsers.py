@@ -16,9 +16,9 @@ class Reply:
 
 
 def split_reply(text: str) -> Reply:
-    """Split a whole reply. Thinking that was never closed is all reasoning and no content."""
-    opened, closed = text.lstrip().startswith(THINK), END_THINK in text
-    if not opened and not closed:
+    """Split a whole reply. Thinking that was never closed is all reasoning and no content; a reply that does not
+    open with <think> is all content."""
+    if not text.lstrip().startswith(THINK):
         return Reply(None, text)
     reasoning, _, content = text.partition(END_THINK)
     return Reply(reasoning.lstrip().removeprefix(THINK).strip("\n"), content.lstrip("\n"))

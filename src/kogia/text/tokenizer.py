@@ -23,6 +23,8 @@ CHAT_TEMPLATE = (
     "{% endfor %}{% if add_generation_prompt %}{{ '" + ASSISTANT + "' }}{% endif %}"
 )
 
+MAX_PIECES = 4  # tokens that one character may be spread over: UTF-8 has at most four bytes
+
 
 class Tokenizer:
     """Text <-> token ids. Plain text never becomes a special token; only `encode_trusted` may make one."""
@@ -125,9 +127,18 @@ class Detokenizer:
 
     def feed(self, ids: Sequence[int], last: bool = False) -> str:
         """Add tokens; returns the text that is certain by now."""
-        self._ids += ids
-        text = self._tokenizer.decode(self._ids)
-        if text.endswith("\ufffd") and not last:
-            return ""
-        self._ids = []
+        text = "".join(self._feed_one(id) for id in ids)
+        if last:
+            text += self._tokenizer.decode(self._ids)
+            self._ids = []
         return text
+
+    def _feed_one(self, id: int) -> str:
+        self._ids.append(id)
+        text = self._tokenizer.decode(self._ids)
+        if not text.endswith("\ufffd"):
+            self._ids = []
+            return text
+        if len(self._ids) <= MAX_PIECES:
+            return ""
+        return self._tokenizer.decode([self._ids.pop(0)])  # no character has so many pieces: these bytes form none
