@@ -21,6 +21,12 @@ TEXTS = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def same_random_numbers() -> None:
+    """Every test draws the same numbers, whichever tests run before it."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="session")
 def tiny_tokenizer() -> Tokenizer:
     """A byte-level tokenizer with a few hundred merges over English, Korean and Python."""

@@ -28,8 +28,10 @@ def test_every_stage_is_a_model_folder_with_measures_and_a_bill(tiny_run):
     out, _ = tiny_run
     for stage in STAGES:
         for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json",
-                     "model.safetensors", "kogia.json", "metrics.jsonl", "samples.jsonl"):  # fmt: skip
+                     "model.safetensors", "kogia.json", "samples.jsonl"):  # fmt: skip
             assert (out / stage / name).is_file(), (stage, name)
+        # in a minute the tiny model may not learn to give one answer worth keeping; then `final` has nothing to do
+        assert (out / stage / "metrics.jsonl").is_file() or (stage == "final" and not lines(out / stage / "selected.jsonl"))
         assert not (out / stage / "checkpoint.safetensors").exists()
         facts = read(out / stage / "kogia.json")
         assert 0 <= facts["measured"]["pass@1_low"] <= facts["measured"]["pass@1"] <= facts["measured"]["pass@1_high"]

@@ -236,21 +236,24 @@ def test_settings_out_of_range_are_named(settings, named):
         SamplingParams(**settings)
 
 
-def test_a_seed_that_does_not_fit_is_refused_before_it_reaches_the_batch():
+@pytest.mark.parametrize("seed", [-1, 2**63, 10**30])
+def test_a_seed_that_does_not_fit_is_refused_before_it_reaches_the_batch(seed):
     """One request's seed must not be able to stop the step of all the others."""
-    taken = []
-    for seed in (2**63, -(2**63) - 1, 10**30, 1.5, None, "7"):
-        try:
-            taken.append(SamplingParams(seed=seed).seed)
-        except PromptError as error:
-            assert "seed" in str(error)
-    assert taken == []
+    with pytest.raises(PromptError, match="seed is"):
+        SamplingParams(seed=seed)
 
 
-@pytest.mark.parametrize("seed", [0, -1, 2**63 - 1, -(2**63)])
-def test_any_64_bit_seed_works(engine, seed):
+@pytest.mark.parametrize("seed", [0, 1, 2**63 - 1])
+def test_any_63_bit_seed_works(engine, seed):
     a, b = (engine.generate([[5, 6]], [SamplingParams(4, seed=seed)])[0] for _ in range(2))
     assert a.token_ids == b.token_ids
+
+
+@pytest.mark.parametrize("token", [-1, 400, 10**9])
+def test_a_token_outside_the_vocabulary_is_refused(engine, token):
+    with pytest.raises(PromptError, match=r"outside the vocabulary \(0 to 399\)"):
+        engine.add([5, token, 6], SamplingParams())
+    assert not engine.busy
 
 
 # live weights --------------------------------------------------------------------------------------------------------

@@ -287,7 +287,6 @@ CONVERSATIONS = {
     "several turns": [said("user", "2 + 2?"), said("assistant", "4"), said("user", "그리고?")],
     "thinking is left out": [said("user", "2 + 2?"), said("assistant", THOUGHT), said("user", "Sure?")],
     "developer": [said("developer", "Be brief."), said("user", "Hi")],
-    "two markers": [said("user", "a"), said("assistant", "<think>b</think>c</think>d"), said("user", "e")],
     "thinking that never ended": [said("user", "a"), said("assistant", "<think>\nb"), said("user", "c")],
     "spaces around": [said("user", "  a\n"), said("assistant", "\n\n b \n"), said("user", "\nc")],
 }
@@ -300,6 +299,14 @@ def test_chat_template(tiny_tokenizer, foreign_tokenizer, name):
     mine = encode_chat(tiny_tokenizer, CONVERSATIONS[name])
     assert theirs == tiny_tokenizer.decode(mine)
     assert foreign_tokenizer(theirs)["input_ids"] == mine
+
+
+@pytest.mark.parametrize("reply", ["<think>b</think>c</think>d", "b</think>c", "b <think>c</think>d"])
+def test_chat_template_with_markers_where_none_belong(tiny_tokenizer, foreign_tokenizer, reply):
+    """Only the text can agree: a template cannot keep what looks like a special token from becoming one."""
+    messages = [said("user", "a"), said("assistant", reply), said("user", "e")]
+    theirs = foreign_tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    assert theirs == tiny_tokenizer.decode(encode_chat(tiny_tokenizer, messages))
 
 
 def test_an_unknown_role_is_refused_by_both(tiny_tokenizer, foreign_tokenizer):

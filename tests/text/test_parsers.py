@@ -25,6 +25,8 @@ GOOD = "<think>\n3 + 4 = 7\n</think>\n\nThe answer is \\boxed{7}."
         ("<think><think>a</think>b", "<think>a", "b"),
         ("<think>a\n\nb</think>\n\n\nc\n", "a\n\nb", "c\n"),
         ("text <think>a", None, "text <think>a"),
+        ("a</think>b", None, "a</think>b"),  # never opened: all content, as a stream has to have it
+        ("</think>\n\nb", None, "</think>\n\nb"),
     ],
 )
 def test_split_reply_by_hand(text, reasoning, content):
@@ -103,6 +105,8 @@ SAMPLES = [
     "  <thi nk>x",
     "< think>x",
     "<think>생각\n</think>\n\n답은 \\boxed{7}입니다.",
+    "a</think>b",
+    "</think>",
     "\n \n",
     "",
 ]
@@ -118,27 +122,13 @@ def test_every_split_in_two_and_every_character_alone(text):
 PIECES = st.sampled_from(["<think>", "</think>", "<thi", "nk>", "</th", "\n", "\n\n", " ", "a", "가", "<", "/", ">"])
 
 
-@settings(max_examples=300)
-@given(st.lists(PIECES, max_size=10).map("".join), st.data())
-def test_any_split_of_any_reply_that_opens_with_thinking(text, data):
-    text = "<think>" + text
-    cuts = data.draw(st.lists(st.integers(0, len(text)), max_size=8))
-    assert stream(text, cuts) == whole(text)
-
-
-@settings(max_examples=200)
-@given(st.lists(PIECES.filter(lambda p: p != "</think>"), max_size=10).map("".join), st.data())
-def test_any_split_of_any_reply_without_a_closing_marker(text, data):
-    if "</think>" in text:
-        return
-    cuts = data.draw(st.lists(st.integers(0, len(text)), max_size=8))
-    assert stream(text, cuts) == whole(text)
-
-
-@pytest.mark.parametrize("text", ["a</think>b", "</think>b", "thought\n</think>\n\n\\boxed{7}"])
-def test_stream_and_whole_agree_on_thinking_that_was_never_opened(text):
+@settings(max_examples=400)
+@given(st.booleans(), st.lists(PIECES, max_size=10).map("".join), st.data())
+def test_any_split_of_any_reply(thinks, text, data):
     """The chat shows what the stream says, the reward judges what the whole says: they must mean the same."""
-    assert stream(text, []) == whole(text)
+    text = "<think>" * thinks + text
+    cuts = data.draw(st.lists(st.integers(0, len(text)), max_size=8))
+    assert stream(text, cuts) == whole(text)
 
 
 def test_nothing_is_held_back_longer_than_needed():

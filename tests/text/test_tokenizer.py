@@ -1,6 +1,7 @@
 """The tokenizer: nothing is lost, nothing from outside becomes special, nothing half comes out."""
 
 import json
+import random
 
 import pytest
 from hypothesis import given
@@ -174,6 +175,34 @@ def test_bytes_that_never_become_a_character_do_not_hold_up_the_rest(tiny_tokeni
     detokenizer = Detokenizer(tiny_tokenizer)
     detokenizer.feed(tiny_tokenizer.encode("🦊")[:-1])
     assert detokenizer.feed(tiny_tokenizer.encode("abc")).endswith("abc")
+
+
+@pytest.fixture(scope="module")
+def overlapping():
+    """A tokenizer whose commonest token is the end of one syllable and the beginning of the next, as BPE learns them
+    from Korean: all syllables here are EA xx 80, so that 80 EA is the pair seen most."""
+    rng = random.Random(0)
+    syllables = [bytes((0xEA, middle, 0x80)).decode() for middle in range(0xB0, 0xC0)]
+    words = ["".join(rng.choices(syllables, k=8)) for _ in range(300)]
+    return train_tokenizer([" ".join(words)], 290), words
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+def test_characters_that_begin_inside_the_token_of_the_one_before(overlapping, size):
+    """Word for word no token but the last ends where a character does; still nothing valid may be torn."""
+    tokenizer, words = overlapping
+    ids = tokenizer.encode(words[0])
+    assert len(ids) > 5 and all("\ufffd" in tokenizer.decode([i]) for i in ids)
+    for word in words[:20]:
+        ids = tokenizer.encode(word)
+        pieces = stream(tokenizer, ids, [size] * (len(ids) // size))
+        assert "".join(pieces) == word and not any("\ufffd" in piece for piece in pieces)
+
+
+@given(st.lists(st.integers(0, 399), max_size=20), st.lists(st.integers(0, 3), max_size=20))
+def test_any_tokens_stream_as_what_they_decode_to(tiny_tokenizer, ids, sizes):
+    """Also what a badly trained model says: bytes that form no character, and special tokens among them."""
+    assert "".join(stream(tiny_tokenizer, ids, sizes)) == tiny_tokenizer.decode(ids)
 
 
 def test_special_tokens_stream_as_their_text(tiny_tokenizer):

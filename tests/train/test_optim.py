@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from kogia.errors import DivergedError
-from kogia.train.optim import Muon, Optimizer, apply_step, orthogonalise
+from kogia.train.optim import Muon, Optimizer, apply_step, orthogonalise, orthogonalise_all
 
 
 def with_gradients(model):
@@ -118,21 +118,47 @@ def test_orthogonalise_takes_each_matrix_for_itself():
     assert not found[2].any()  # an expert that nobody chose
 
 
-def test_muon_steps_by_hand():
-    """Nesterov momentum, decay, and an update of root mean square 0.2."""
+def test_orthogonalise_all_is_each_alone():
+    """Equal shapes and each other's transposes are done in one go; the results come back in order and shape."""
+    generator = torch.Generator().manual_seed(2)
+    shapes = [(1, 8, 16), (3, 16, 8), (2, 8, 8), (1, 4, 8), (2, 8, 16), (1, 8, 4)]
+    stacks = [torch.randn(shape, generator=generator) for shape in shapes]
+    for stack, found in zip(stacks, orthogonalise_all(stacks), strict=True):
+        assert found.shape == stack.shape
+        torch.testing.assert_close(found, orthogonalise(stack), rtol=0, atol=0.02)
+
+
+@pytest.mark.parametrize(("shape", "halves"), [((16, 32), 1), ((3, 16, 32), 1), ((3, 24, 8), 2)])
+def test_muon_steps_by_hand(shape, halves):
+    """Nesterov momentum, decay, and an update of root mean square 0.2 for every matrix: a stacked gate and up
+    projection is two."""
     generator = torch.Generator().manual_seed(0)
-    w = torch.nn.Parameter(torch.randn(16, 32, generator=generator))
-    muon = Muon([w], momentum=0.95, weight_decay=0.1)
+    w = torch.nn.Parameter(torch.randn(shape, generator=generator))
+    muon = Muon([{"params": [w], "weight_decay": 0.1, "halves": halves}], momentum=0.95)
     muon.param_groups[0]["lr"] = 0.02
-    buffer, expected = torch.zeros(16, 32), w.detach().clone()
+    rows = shape[-2] // halves
+    buffer, expected = torch.zeros(shape), w.detach().clone()
     for _ in range(3):
-        w.grad = torch.randn(16, 32, generator=generator)
+        w.grad = torch.randn(shape, generator=generator)
         buffer = 0.95 * buffer + 0.05 * w.grad
-        update = orthogonalise(0.05 * w.grad + 0.95 * buffer).float()
-        expected = expected * (1.0 - 0.02 * 0.1) - 0.02 * 0.2 * 32**0.5 * update
-        assert float((0.2 * 32**0.5 * update).square().mean().sqrt()) == pytest.approx(0.2, rel=0.2)
+        nesterov = 0.05 * w.grad + 0.95 * buffer
+        update = torch.cat([orthogonalise(part).float() for part in nesterov.split(rows, -2)], -2)
+        update = 0.2 * max(rows, shape[-1]) ** 0.5 * update
+        assert float(update.square().mean().sqrt()) == pytest.approx(0.2, rel=0.2)
+        expected = expected * (1.0 - 0.02 * 0.1) - 0.02 * update
         muon.step()
-        torch.testing.assert_close(w.detach(), expected, rtol=0, atol=1e-4)
+        torch.testing.assert_close(w.detach(), expected, rtol=0, atol=3e-4)
+
+
+def test_muon_treats_gate_and_up_as_two_matrices(make_model):
+    """A large gate and a small up projection must move alike."""
+    model = with_gradients(make_model())
+    experts = model.experts()[0].experts
+    experts.gate_up_proj.grad[:, :32] *= 100.0
+    before = experts.gate_up_proj.detach().clone()
+    apply_step(model, Optimizer(model, "muon", 0.0), 0.01, clip=1e9)
+    moved = (experts.gate_up_proj.detach() - before).square().mean((0, 2)).sqrt()
+    assert float(moved[:32].mean()) == pytest.approx(float(moved[32:].mean()), rel=0.1)
 
 
 def test_muon_takes_the_matrices_of_the_layers_and_adam_the_rest(make_model):

@@ -14,9 +14,9 @@ def pad_batch(
 ) -> tuple[Tensor, Tensor]:
     """Right-pad prompt + reply.
 
-    Returns tokens (B, T + 1 + extra) and labels of the same shape, int64, where T is a multiple of BLOCK and labels are the tokens of the reply at their
-    own positions and -100 elsewhere. `extra` more columns of padding give MTP its further targets. A causal model
-    never looks right, so the padding needs no attention mask.
+    Returns tokens (B, T + 1 + extra) and labels of the same shape, int64, where T is a multiple of BLOCK and labels are
+    the tokens of the reply at their own positions and -100 elsewhere. `extra` more columns of padding give MTP its
+    further targets. A causal model never looks right, so the padding needs no attention mask.
     """
     longest = max(len(p) + len(r) for p, r in zip(prompts, replies, strict=True))
     width = -(-(longest - 1) // BLOCK) * BLOCK + 1 + extra

@@ -67,7 +67,7 @@ class Engine:
         if not prompt:
             raise PromptError("the prompt is empty")
         size = self.model.config.vocab_size
-        if not (0 <= min(prompt) and max(prompt) < size):
+        if not (min(prompt) >= 0 and max(prompt) < size):
             raise PromptError(f"the prompt holds a token outside the vocabulary (0 to {size - 1})")
         if len(prompt) >= self.max_length:
             raise PromptError(f"the prompt has {len(prompt)} tokens, but the context holds {self.max_length}")

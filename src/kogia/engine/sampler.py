@@ -25,8 +25,8 @@ def uniforms(seeds_B: np.ndarray, positions_B: np.ndarray) -> Tensor:
 def sample(logits_BV: Tensor, temperature_B: Tensor, top_p_B: Tensor, uniform_B: Tensor) -> tuple[Tensor, Tensor]:
     """Choose a token a row by inverting the cumulative distribution.
 
-    logits_BV: FP32; a temperature of 0 (or under COLDEST) takes the most likely token. Returns tokens (B,) int64 and the log-probability of
-    each at its temperature (at 1 where greedy), before top-p, FP32 (B,).
+    logits_BV: FP32; a temperature of 0 (or under COLDEST) takes the most likely token. Returns tokens (B,) int64 and
+    the log-probability of each at its temperature (at 1 where greedy), before top-p, FP32 (B,).
     """
     greedy = temperature_B < COLDEST
     logp = torch.log_softmax(logits_BV / torch.where(greedy, 1.0, temperature_B).unsqueeze(-1), dim=-1)
@@ -44,4 +44,6 @@ def _nucleus(p_BV: Tensor, top_p_B: Tensor) -> Tensor:
     """Zero all but the smallest set of most likely tokens whose probabilities reach top_p."""
     ordered, index = p_BV.sort(dim=-1, descending=True, stable=True)
     before = ordered.cumsum(-1) - ordered
-    return torch.zeros_like(p_BV).scatter_(-1, index, ordered.masked_fill(before >= top_p_B.clamp(min=COLDEST).unsqueeze(-1), 0.0))
+    return torch.zeros_like(p_BV).scatter_(
+        -1, index, ordered.masked_fill(before >= top_p_B.clamp(min=COLDEST).unsqueeze(-1), 0.0)
+    )

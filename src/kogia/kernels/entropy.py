@@ -9,7 +9,7 @@ ROWS = 1024  # rows of logits alive at a time
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, h_ND: Tensor, w_VD: Tensor, targets_N: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx, h_ND: Tensor, w_VD: Tensor, targets_N: Tensor) -> Tensor:  # type: ignore[override, no-untyped-def]
         w = w_VD.to(h_ND.dtype)
         grad_h = torch.empty_like(h_ND)
         grad_w = torch.zeros(w_VD.shape, dtype=torch.float32, device=w_VD.device)

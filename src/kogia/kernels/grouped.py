@@ -9,7 +9,7 @@ from torch import Tensor
 
 class _GroupedLinear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x_MI: Tensor, w_EOI: Tensor, counts: list[int]) -> Tensor:  # type: ignore[override]
+    def forward(ctx, x_MI: Tensor, w_EOI: Tensor, counts: list[int]) -> Tensor:  # type: ignore[override, no-untyped-def]
         w = w_EOI.to(x_MI.dtype)
         ctx.save_for_backward(x_MI, w)
         ctx.counts, ctx.weight_dtype = counts, w_EOI.dtype

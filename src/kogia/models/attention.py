@@ -49,7 +49,7 @@ class LatentAttention(nn.Module):
         Returns (B, T, hidden).
         """
         c = self.config
-        B, T, _ = x.shape
+        B = len(x)
         q_nope, q_rope = self.queries(x, cos, sin)
         latent, key_rope = self.latents(x, cos, sin)
         kv = self.kv_b_proj(latent).unflatten(-1, (c.num_attention_heads, c.qk_nope_head_dim + c.v_head_dim))

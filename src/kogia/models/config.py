@@ -154,6 +154,7 @@ _NANO: dict[str, Any] = dict(
     qk_nope_head_dim=32, qk_rope_head_dim=16, v_head_dim=32,
     n_routed_experts=16, n_shared_experts=1, num_experts_per_tok=2, n_group=4, topk_group=2,
     first_k_dense_replace=1, num_nextn_predict_layers=2, max_position_embeddings=512,
+    initializer_range=0.04,  # V3's 0.006 at width 7168, scaled to width 128
 )  # fmt: skip
 
 PRESETS: dict[str, dict[str, Any]] = {

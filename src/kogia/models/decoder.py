@@ -1,5 +1,7 @@
 """The whole model: embedding, blocks, head, and the layers that predict further tokens (MTP)."""
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -68,7 +70,7 @@ class Decoder(nn.Module):
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.lm_head = Linear(config.hidden_size, config.vocab_size)
         if config.tie_word_embeddings:
-            self.lm_head.weight = self.embed_tokens.weight
+            self.lm_head.weight = self.embed_tokens.weight  # type: ignore[assignment]
         last = config.num_hidden_layers
         self.mtp = nn.ModuleList(MTPLayer(config, last + k) for k in range(config.num_nextn_predict_layers))
         self.dtype = torch.float32
@@ -77,7 +79,7 @@ class Decoder(nn.Module):
     def initialise(self, seed: int) -> "Decoder":
         """V3's initialisation: every matrix normal with `initializer_range`, every norm 1, every bias 0."""
         generator = torch.Generator().manual_seed(seed)
-        for name, parameter in self.named_parameters():
+        for parameter in self.parameters():
             if parameter.dim() == 1:
                 parameter.fill_(1.0)
             else:
@@ -129,7 +131,7 @@ class Decoder(nn.Module):
         """
         cos, sin = rotary_angles(at_BT, self.config.qk_rope_head_dim, self.config.rope_theta)
         x = self.embed(tokens_BT)
-        for layer, cache_BSL in zip(self.layers, cache, strict=True):
+        for layer, cache_BSL in zip(cast("list[Block]", self.layers), cache, strict=True):
             x = layer.decode(x, cos, sin, cache_BSL, at_BT)
         return self.norm(x)
 

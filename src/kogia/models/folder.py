@@ -144,7 +144,7 @@ def load_model(folder: str | Path) -> Decoder:
     for moe in model.experts():
         moe.load.zero_()
     if config.tie_word_embeddings:
-        model.lm_head.weight = model.embed_tokens.weight
+        model.lm_head.weight = model.embed_tokens.weight  # type: ignore[assignment]
     return model
 
 

@@ -31,6 +31,8 @@ class Routing:
 class Router(nn.Module):
     """Group-limited top-k over sigmoid affinities, in FP32. The bias steers the choice, never the weights."""
 
+    e_score_correction_bias: Tensor
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
@@ -75,7 +77,7 @@ class _Dispatch(torch.autograd.Function):
     gather; autograd's own rule would scatter-add, which is slow and not deterministic in parallel."""
 
     @staticmethod
-    def forward(ctx, x_ND: Tensor, token_M: Tensor, place_NK: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx, x_ND: Tensor, token_M: Tensor, place_NK: Tensor) -> Tensor:  # type: ignore[override, no-untyped-def]
         ctx.save_for_backward(place_NK)
         return _with_zero_row(x_ND).index_select(0, token_M)
 
@@ -89,7 +91,7 @@ class _Combine(torch.autograd.Function):
     """Add up each token's K expert outputs, weighted. The backward is a gather too."""
 
     @staticmethod
-    def forward(ctx, y_MD: Tensor, weights_NK: Tensor, token_M: Tensor, place_NK: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx, y_MD: Tensor, weights_NK: Tensor, token_M: Tensor, place_NK: Tensor) -> Tensor:  # type: ignore[override, no-untyped-def]
         ctx.save_for_backward(y_MD, weights_NK, token_M, place_NK)
         return (_take(y_MD, place_NK) * weights_NK.to(y_MD.dtype).unsqueeze(-1)).sum(1)
 
@@ -152,6 +154,8 @@ class Experts(nn.Module):
 
 class MoE(nn.Module):
     """Shared expert plus routed experts. While training it remembers its load and its balance loss."""
+
+    load: Tensor
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

@@ -230,8 +230,9 @@ def check_recipe(source: dict[str, Any]) -> Recipe:
             )
     return Recipe(
         name=document.name, out=Path(document.out or f"runs/{document.name}"), seed=document.seed,
-        threads=document.threads, checkpoint_seconds=document.checkpoint_seconds, dtype=document.dtype, price=document.price, text=document.text,
-        tokenizer=document.tokenizer, model=config, measure=document.measure, stages=stages, source=source,
+        threads=document.threads, checkpoint_seconds=document.checkpoint_seconds, dtype=document.dtype,
+        price=document.price, text=document.text, tokenizer=document.tokenizer, model=config,
+        measure=document.measure, stages=stages, source=source,
     )  # fmt: skip
 
 

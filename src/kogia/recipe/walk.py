@@ -15,7 +15,13 @@ import torch
 
 import kogia
 from kogia.data.corpus import (
-    Document, own_files, read_documents, solution_documents, split, standard_library, write_documents,
+    Document,
+    own_files,
+    read_documents,
+    solution_documents,
+    split,
+    standard_library,
+    write_documents,
 )  # fmt: skip
 from kogia.data.shards import write_shard
 from kogia.errors import CorpusError, RunError

@@ -19,7 +19,9 @@ CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"
     "{% if message['role'] == 'system' %}{{ message['content'] }}"
     "{% elif message['role'] == 'user' %}{{ '" + USER + "' + message['content'] }}"
-    "{% else %}{{ '" + ASSISTANT + "' + message['content'].split('</think>')[-1].lstrip('\\n') + eos_token }}{% endif %}"
+    "{% else %}{{ '"
+    + ASSISTANT
+    + "' + message['content'].split('</think>')[-1].lstrip('\\n') + eos_token }}{% endif %}"
     "{% endfor %}{% if add_generation_prompt %}{{ '" + ASSISTANT + "' }}{% endif %}"
 )
 
@@ -76,7 +78,8 @@ def tokenizer_config() -> dict[str, Any]:
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
-    """Train byte-level BPE. Every digit is a piece of its own (with the space before it); words, punctuation and line ends are split before merging.
+    """Train byte-level BPE. Every digit is a piece of its own (with the space before it); words,
+    punctuation and line ends are split before merging.
 
     Raises:
         CorpusError: a vocabulary too small for the 256 bytes and the special tokens.

@@ -39,7 +39,9 @@ def load_checkpoint(folder: Path, model: Decoder, optimizer: Optimizer) -> int:
             step = int((file.metadata() or {})["step"])
         model.load_state_dict(_under("model/", tensors))
     except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
-        raise FolderError(f"{path} is not a checkpoint of this model ({error}): delete it to start the stage over") from None
+        raise FolderError(
+            f"{path} is not a checkpoint of this model ({error}): delete it to start the stage over"
+        ) from None
     for key in {name.split("/")[0] for name in tensors} - {"model"}:
         for name, tensor in _under(f"{key}/", tensors).items():
             optimizer.state(model.get_parameter(name))[key] = tensor

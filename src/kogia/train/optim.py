@@ -109,9 +109,7 @@ def _is_layer_matrix(name: str, parameter: nn.Parameter) -> bool:
     return parameter.dim() >= 2 and not any(part in name for part in ("embed_tokens", "lm_head", "mlp.gate.weight"))
 
 
-def apply_step(
-    model: Decoder, optimizer: Optimizer, rate: float, clip: float = 1.0, bias_speed: float = 0.0
-) -> float:
+def apply_step(model: Decoder, optimizer: Optimizer, rate: float, clip: float = 1.0, bias_speed: float = 0.0) -> float:
     """Clip the gradients, step the optimiser, move the balancing biases, clear the gradients.
 
     Returns the gradient norm before clipping.
