@@ -15,6 +15,11 @@ from kogia.errors import KogiaError
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   help="Make, teach, measure, price, serve and talk to a reasoning model of your own.")  # fmt: skip
 
+# How long OpenMP's threads spin before they sleep; read when torch is loaded. With its default a training step on two
+# threads took over 10 times as long as soon as anything else ran on one of the cores; with this one 1.4 times
+# (docs/LOG.md), and as long as before on an idle machine.
+SPIN = "60000"
+
 ModelArgument = Annotated[Path, typer.Argument(help="A model folder, such as runs/nano/final.")]
 
 
@@ -100,6 +105,7 @@ def info(model: ModelArgument, json_: Annotated[bool, typer.Option("--json", hel
 
 def main() -> None:
     """Entry point of the `kogia` command: one clear line and exit code 2 for a user's mistake, 1 for ours."""
+    os.environ.setdefault("GOMP_SPINCOUNT", SPIN)
     try:
         app()
     except KogiaError as error:

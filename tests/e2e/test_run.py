@@ -31,7 +31,9 @@ def test_every_stage_is_a_model_folder_with_measures_and_a_bill(tiny_run):
                      "model.safetensors", "kogia.json", "samples.jsonl"):  # fmt: skip
             assert (out / stage / name).is_file(), (stage, name)
         # in a minute the tiny model may not learn to give one answer worth keeping; then `final` has nothing to do
-        assert (out / stage / "metrics.jsonl").is_file() or (stage == "final" and not lines(out / stage / "selected.jsonl"))
+        assert (out / stage / "metrics.jsonl").is_file() or (
+            stage == "final" and not lines(out / stage / "selected.jsonl")
+        )
         assert not (out / stage / "checkpoint.safetensors").exists()
         facts = read(out / stage / "kogia.json")
         assert 0 <= facts["measured"]["pass@1_low"] <= facts["measured"]["pass@1"] <= facts["measured"]["pass@1_high"]

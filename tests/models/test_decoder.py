@@ -91,7 +91,8 @@ def test_order_matters_through_the_rotation_alone(make_model):
 
 
 def test_initialisation_is_v3s_and_reproducible():
-    model = Decoder(preset("nano", first_k_dense_replace=2)).initialise(7)
+    assert ModelConfig.__dataclass_fields__["initializer_range"].default == 0.006
+    model = Decoder(preset("nano", first_k_dense_replace=2, initializer_range=0.006)).initialise(7)
     for name, parameter in model.named_parameters():
         if parameter.dim() == 1:
             assert (parameter == 1).all(), name

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kogia.errors import RecipeError
-from kogia.tasks.problems import TASKS, Problem, draw, grade, is_held_out, steps, totals
+from kogia.tasks.problems import LARGEST, TASKS, Problem, draw, grade, is_held_out, is_in_reach, steps, totals
 
 BOTH = {"chain_sum": 0.5, "basic_arithmetic": 0.5}
 LANGUAGES = {"en": 0.5, "ko": 0.5}
@@ -100,6 +100,15 @@ def test_weights_are_shares(train):
     assert {p.language for p in draw(BOTH, 40, 1, False, {"ko": 1.0})} == {"ko"}
     assert {p.task for p in draw({"chain_sum": 1.0}, 40, 1, False, LANGUAGES)} == {"chain_sum"}
     assert {p.task for p in draw({"chain_sum": 1.0, "basic_arithmetic": 0.0}, 40, 1, False, LANGUAGES)} == {"chain_sum"}
+
+
+def test_every_result_on_the_way_is_within_reach(train, held_out):
+    assert all(0 <= result <= LARGEST for p in train + held_out for result in totals(p.expression))
+    assert is_in_reach("10 + 10 - 20") and not is_in_reach("10 + 11 - 20") and not is_in_reach("1 - 2 + 5")
+
+
+def test_drawing_nothing():
+    assert draw(BOTH, 0, 1, False, LANGUAGES) == []
 
 
 def test_about_a_tenth_is_held_out():

@@ -87,10 +87,13 @@ class Engine:
         Returns (request id, new token, Output if that token was the last) for each request that got a token.
         """
         rows = self._admit()
+        if not self._rows:
+            return []
         logits = self._prefill(rows) if rows else self._decode()
         first = self._rows[rows[0] if rows else 0 :]
         return self._take(logits, first)
 
+    @torch.inference_mode()
     def abort(self, request_id: int) -> None:
         """Forget a request; its row is free at once."""
         self._waiting = deque(r for r in self._waiting if r.id != request_id)

@@ -41,7 +41,7 @@ def linear_cross_entropy(h_ND: Tensor, w_VD: Tensor, targets_N: Tensor) -> Tenso
     if torch.is_grad_enabled() and (h_ND.requires_grad or w_VD.requires_grad):
         return _LinearCrossEntropy.apply(h_ND, w_VD, targets_N)
     losses = [
-        F.cross_entropy((h @ w_VD.to(h.dtype).t()).float(), t, ignore_index=-100, reduction="sum")
+        F.cross_entropy((h @ w_VD.to(h.dtype).t()).float(), t.clamp(min=-1), ignore_index=-1, reduction="sum")
         for h, t in zip(h_ND.split(ROWS), targets_N.split(ROWS), strict=True)
     ]
     return torch.stack(losses).sum()

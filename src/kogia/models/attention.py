@@ -10,6 +10,8 @@ from kogia.models.config import ModelConfig
 from kogia.models.layers import Linear, RMSNorm
 from kogia.models.rotary import rotate
 
+LATENT_EPS = 1e-6  # DeepSeek's code and transformers keep this for the norms of the latents, whatever rms_norm_eps is
+
 
 class LatentAttention(nn.Module):
     """MLA. Two forwards with the same result: `forward` over whole sequences, `decode` over a latent cache."""
@@ -21,10 +23,10 @@ class LatentAttention(nn.Module):
             self.q_proj = Linear(c.hidden_size, c.num_attention_heads * c.qk_head_dim)
         else:
             self.q_a_proj = Linear(c.hidden_size, c.q_lora_rank)
-            self.q_a_layernorm = RMSNorm(c.q_lora_rank, c.rms_norm_eps)
+            self.q_a_layernorm = RMSNorm(c.q_lora_rank, LATENT_EPS)
             self.q_b_proj = Linear(c.q_lora_rank, c.num_attention_heads * c.qk_head_dim)
         self.kv_a_proj_with_mqa = Linear(c.hidden_size, c.latent_dim)
-        self.kv_a_layernorm = RMSNorm(c.kv_lora_rank, c.rms_norm_eps)
+        self.kv_a_layernorm = RMSNorm(c.kv_lora_rank, LATENT_EPS)
         self.kv_b_proj = Linear(c.kv_lora_rank, c.num_attention_heads * (c.qk_nope_head_dim + c.v_head_dim))
         self.o_proj = Linear(c.num_attention_heads * c.v_head_dim, c.hidden_size)
         self.scale = c.qk_head_dim**-0.5

@@ -7,6 +7,7 @@ from typing import Any
 
 from kogia.errors import ShapeError
 
+MAX_COUNTS = {"num_hidden_layers": 1024, "num_nextn_predict_layers": 64, "n_routed_experts": 4096}
 MAX_DIMENSION = 1 << 20  # far above any published model; bounds what a hostile config.json can allocate
 
 
@@ -46,6 +47,10 @@ class ModelConfig:
         for field in dataclasses.fields(self):
             if field.type in ("int", int):
                 self._check_dimension(field.name, getattr(self, field.name))
+            elif field.type in ("float", float):
+                self._check_real(field.name, getattr(self, field.name))
+            elif field.type in ("bool", bool) and not isinstance(getattr(self, field.name), bool):
+                raise ShapeError(f"{field.name} is {getattr(self, field.name)!r}: it must be true or false")
         if self.q_lora_rank is not None:
             self._check_dimension("q_lora_rank", self.q_lora_rank)
         self._check_experts()
@@ -61,9 +66,13 @@ class ModelConfig:
         may_be_zero = name in (
             "first_k_dense_replace", "num_nextn_predict_layers", "bos_token_id", "eos_token_id", "n_shared_experts",
         )  # fmt: skip
-        least = 0 if may_be_zero else 1
-        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= MAX_DIMENSION:
-            raise ShapeError(f"{name} is {value!r}: it must be a whole number from {least} to {MAX_DIMENSION}")
+        least, most = 0 if may_be_zero else 1, MAX_COUNTS.get(name, MAX_DIMENSION)
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+            raise ShapeError(f"{name} is {value!r}: it must be a whole number from {least} to {most}")
+
+    def _check_real(self, name: str, value: object) -> None:
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0.0 < value < float("inf"):
+            raise ShapeError(f"{name} is {value!r}: it must be a number over 0")
 
     def _check_experts(self) -> None:
         experts, groups = self.n_routed_experts, self.n_group
@@ -125,6 +134,8 @@ class ModelConfig:
         if family != "deepseek_v3":
             raise ShapeError(f'config.json says model_type {family!r}: this version reads "deepseek_v3" only')
         rope = values.get("rope_parameters") or {}
+        if not isinstance(rope, dict):
+            raise ShapeError(f"rope_parameters is {rope!r}: it must be an object")
         scaling = values.get("rope_scaling") or (rope if rope.get("rope_type", "default") != "default" else None)
         if scaling:
             raise ShapeError(f"rope_scaling {scaling} is not supported yet: only plain RoPE is")

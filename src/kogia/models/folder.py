@@ -77,6 +77,8 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise FolderError(f"{path} is missing") from None
+    except OSError as error:
+        raise FolderError(f"{path} cannot be read: {error.strerror}") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise FolderError(f"{path} is not valid JSON: {error}") from None
 

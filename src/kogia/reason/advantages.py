@@ -11,7 +11,7 @@ def group_advantages(rewards_QG: Tensor, divide_by_std: bool = True, epsilon: fl
     as in TRL and verl; `divide_by_std=False` leaves it out (Dr. GRPO, arXiv 2503.20783). A group in which all
     rewards are equal has nothing to teach and gets zeros.
     """
-    centred = rewards_QG - rewards_QG.mean(dim=1, keepdim=True)
+    centred = (rewards_QG - rewards_QG.mean(dim=1, keepdim=True)) * informative(rewards_QG).unsqueeze(1)
     if not divide_by_std:
         return centred
     return centred / (rewards_QG.std(dim=1, keepdim=True) + epsilon)

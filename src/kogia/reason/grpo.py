@@ -53,11 +53,12 @@ def update(
     """Gradients of the GRPO objective for some answers, in micro-batches of similar length.
 
     batch_tokens, batch_sequences: sizes of the whole batch the mean is taken over. Answers without advantage have no
-    gradient and are not computed. Returns sums of clipped tokens, sampler/trainer mismatch and tokens.
+    gradient and are not computed. Returns sums: clipped tokens, sampler/trainer mismatch, reply tokens, and tokens
+    that went through the model.
     """
     rows = [i for i in range(len(outputs)) if advantages[i] != 0]
     rows.sort(key=lambda i: len(outputs[i].prompt) + len(outputs[i].token_ids))
-    sums = {"clipped": 0.0, "mismatch": 0.0, "tokens": 0.0}
+    sums = {"clipped": 0.0, "mismatch": 0.0, "tokens": 0.0, "trained": 0.0}
     for start in range(0, len(rows), settings.micro_rows):
         picked = rows[start : start + settings.micro_rows]
         tokens, labels = pad_batch([outputs[i].prompt for i in picked], [outputs[i].token_ids for i in picked], pad)
@@ -72,6 +73,7 @@ def update(
         sums["clipped"] += float(part.clipped)
         sums["mismatch"] += float((logp.detach() - old).abs().sum())
         sums["tokens"] += float(mask.sum())
+        sums["trained"] += sum(len(outputs[i].prompt) + len(outputs[i].token_ids) for i in picked)
     return sums
 
 
@@ -92,8 +94,8 @@ def reinforce(job: Job, engine: Engine, draw: Callable[[int], list[Problem]], se
         sampled = sum(len(o.token_ids) for o in outputs)
         read = sum(len(o.prompt) for o in outputs)
         context = (sampled + read) / len(outputs) / 2
-        trained = sampled + read if sums["tokens"] else 0
-        flops = forward_flops(config, context) * sampled + training_flops(config, context) * trained
+        flops = forward_flops(config, context) * (sampled + read / settings.group_size)  # a prompt is read once
+        flops += training_flops(config, context) * sums["trained"]
         return dict(tokens=sampled, flops=flops, **_summary(outputs, rewards, totals), **_averages(sums),
                     samples=_examples(problems, outputs, rewards, settings))  # fmt: skip
 
@@ -105,7 +107,7 @@ def _learn(
     settings: Any, i: int,
 ) -> dict[str, Any]:  # fmt: skip
     """One pass over the answers in `settings.mini_batches` optimiser steps."""
-    sums: dict[str, Any] = {"clipped": 0.0, "mismatch": 0.0, "tokens": 0.0, "gradient_norm": 0.0}
+    sums: dict[str, Any] = {"clipped": 0.0, "mismatch": 0.0, "tokens": 0.0, "trained": 0.0, "gradient_norm": 0.0}
     rate = settings.learning_rate * constant_schedule(i, settings.steps, settings.warmup)
     for part in torch.arange(len(outputs)).view(settings.mini_batches, -1):
         chosen = [outputs[int(j)] for j in part]

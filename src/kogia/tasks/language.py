@@ -3,11 +3,11 @@
 import re
 
 SCRIPTS = {
-    "en": r"A-Za-z\u00C0-\u024F",
+    "en": r"A-Za-z\u00C0-\u00D6\u00D8-\u00F6\u00F8-\u024F",
     "ko": r"\uAC00-\uD7A3\u1100-\u11FF\u3130-\u318F",
 }
 _ANY = "".join(SCRIPTS.values())
-_WORD = re.compile(rf"[{_ANY}]+")
+_PIECE = re.compile("|".join(rf"[{letters}]+" for letters in SCRIPTS.values()) + rf"|(?:(?![{_ANY}])[^\W\d_])+")
 _NOT_PROSE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`|\\[A-Za-z]+|</?think>", re.DOTALL)
 
 
@@ -19,9 +19,5 @@ def language_share(text: str, language: str) -> float:
     language. A text without words shows no language and gets 0, so that a model gains nothing by falling silent.
     """
     own = re.compile(rf"[{SCRIPTS[language]}]+")
-    pieces = [piece for word in _WORD.findall(_NOT_PROSE.sub(" ", text)) for piece in _by_script(word)]
+    pieces = _PIECE.findall(_NOT_PROSE.sub(" ", text))
     return sum(own.fullmatch(piece) is not None for piece in pieces) / len(pieces) if pieces else 0.0
-
-
-def _by_script(word: str) -> list[str]:
-    return re.findall("|".join(rf"[{letters}]+" for letters in SCRIPTS.values()), word)

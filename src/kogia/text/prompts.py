@@ -24,6 +24,8 @@ def encode_chat(tokenizer: Tokenizer, messages: Sequence[dict[str, Any]]) -> lis
         role, content = message.get("role"), message.get("content")
         if not isinstance(content, str):
             raise PromptError(f"messages[{i}].content is {type(content).__name__}: it must be text")
+        if any(0xD800 <= ord(letter) <= 0xDFFF for letter in content):
+            raise PromptError(f"messages[{i}].content holds half a surrogate pair, which is no character")
         if role in ("system", "developer"):
             ids += tokenizer.encode(content)
         elif role == "user":

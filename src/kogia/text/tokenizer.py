@@ -1,5 +1,6 @@
 """Byte-level BPE with DeepSeek's special tokens: train, load, save, and decode while tokens arrive."""
 
+import codecs
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -17,15 +18,20 @@ SPECIALS = (BOS, EOS, USER, ASSISTANT, THINK, END_THINK)
 
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"
-    "{% if message['role'] == 'system' %}{{ message['content'] }}"
+    "{% if message['role'] in ('system', 'developer') %}{{ message['content'] }}"
     "{% elif message['role'] == 'user' %}{{ '" + USER + "' + message['content'] }}"
-    "{% else %}{{ '"
-    + ASSISTANT
-    + "' + message['content'].split('</think>')[-1].lstrip('\\n') + eos_token }}{% endif %}"
+    "{% elif message['role'] == 'assistant' %}{{ '" + ASSISTANT + "' }}{% set text = message['content'] %}"
+    "{% if not text.lstrip().startswith('<think>') %}{{ text }}"
+    "{% elif '</think>' in text %}{{ text.split('</think>', 1)[1].lstrip('\\n') }}{% endif %}{{ eos_token }}"
+    "{% else %}{{ raise_exception('role ' + message['role'] + ' is not known') }}{% endif %}"
     "{% endfor %}{% if add_generation_prompt %}{{ '" + ASSISTANT + "' }}{% endif %}"
 )
 
-MAX_PIECES = 4  # tokens that one character may be spread over: UTF-8 has at most four bytes
+
+# How byte-level BPE writes bytes as letters: printable ones as themselves, the others from U+0100 on.
+_PRINTABLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+_BYTES = {chr(byte): byte for byte in _PRINTABLE}
+_BYTES |= {chr(256 + i): byte for i, byte in enumerate(sorted(set(range(256)) - set(_PRINTABLE)))}
 
 
 class Tokenizer:
@@ -56,6 +62,11 @@ class Tokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """Decode, special tokens included; bytes that form no character become U+FFFD."""
         return str(self._trusted.decode(list(ids), skip_special_tokens=False))
+
+    def token_bytes(self, id: int) -> bytes:
+        """The bytes of one token, which need not be whole characters."""
+        token = self._trusted.id_to_token(id) or ""
+        return token.encode() if token in self.ids else bytes(_BYTES[letter] for letter in token)
 
     def save(self, folder: Path) -> None:
         """Write tokenizer.json and a tokenizer_config.json that transformers understands."""
@@ -122,26 +133,12 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
 
 
 class Detokenizer:
-    """Decode a stream of tokens without ever handing out half a character (Korean syllables span tokens)."""
+    """Decode a stream of tokens without ever handing out half a character: a token may end in the middle of one."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
-        self._ids: list[int] = []  # tokens whose text is not yet whole
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def feed(self, ids: Sequence[int], last: bool = False) -> str:
         """Add tokens; returns the text that is certain by now."""
-        text = "".join(self._feed_one(id) for id in ids)
-        if last:
-            text += self._tokenizer.decode(self._ids)
-            self._ids = []
-        return text
-
-    def _feed_one(self, id: int) -> str:
-        self._ids.append(id)
-        text = self._tokenizer.decode(self._ids)
-        if not text.endswith("\ufffd"):
-            self._ids = []
-            return text
-        if len(self._ids) <= MAX_PIECES:
-            return ""
-        return self._tokenizer.decode([self._ids.pop(0)])  # no character has so many pieces: these bytes form none
+        return self._decoder.decode(b"".join(map(self._tokenizer.token_bytes, ids)), last)

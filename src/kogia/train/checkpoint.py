@@ -18,6 +18,8 @@ def save_checkpoint(folder: Path, model: Decoder, optimizer: Optimizer, step: in
     """Write everything a step depends on. All randomness is a function of the seed and the step, so there is no
     random state to keep."""
     tensors: dict[str, Tensor] = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
+    if model.config.tie_word_embeddings:
+        del tensors["model/lm_head.weight"]  # it is the embedding
     for name, parameter in model.named_parameters():
         for key, value in optimizer.state(parameter).items():
             tensors[f"{key}/{name}"] = value
@@ -37,6 +39,8 @@ def load_checkpoint(folder: Path, model: Decoder, optimizer: Optimizer) -> int:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             step = int((file.metadata() or {})["step"])
+        if model.config.tie_word_embeddings:
+            tensors["model/lm_head.weight"] = tensors["model/embed_tokens.weight"]
         model.load_state_dict(_under("model/", tensors))
     except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
         raise FolderError(

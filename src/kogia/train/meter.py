@@ -37,6 +37,7 @@ class Meter:
     def __init__(self, path: Path, bill: BillEntry, steps: int, watcher: Watcher) -> None:
         self.path, self.bill, self.steps, self.watcher = path, bill, steps, watcher
         self._last = time.perf_counter()
+        self._kept: list[dict[str, Any]] | None = None
 
     def resume(self, step: int) -> None:
         """Go on after `step` steps: keep their rows, and count the time of the rows after them as lost."""
@@ -45,12 +46,10 @@ class Meter:
         if kept:
             self.bill.flops, self.bill.tokens = kept[-1]["flops"], kept[-1]["total_tokens"]
         if rows:
+            of_use = kept[-1]["chip_seconds"] - kept[-1]["lost_chip_seconds"] if kept else 0.0
             self.bill.chip_seconds = rows[-1]["chip_seconds"]
-            lost_before = rows[-1]["lost_chip_seconds"]
-            lost_now = rows[-1]["chip_seconds"] - (kept[-1]["chip_seconds"] if kept else 0.0)
-            self.bill.lost_chip_seconds = lost_before + lost_now
-        if len(kept) < len(rows):
-            write_text(self.path, "".join(json.dumps(row) + "\n" for row in kept))
+            self.bill.lost_chip_seconds = self.bill.chip_seconds - of_use
+        self._kept = kept  # the file is cut back when the next row is written, so that a kill before then loses nothing
         self.watcher.begin(self.bill.stage, self.steps, step)
         self._last = time.perf_counter()
 
@@ -67,8 +66,13 @@ class Meter:
             "flops": self.bill.flops,
         }
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with disk_full_is_an_error(self.path), open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        line = json.dumps(row, ensure_ascii=False) + "\n"
+        if self._kept is not None:
+            write_text(self.path, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in self._kept) + line)
+            self._kept = None
+        else:
+            with disk_full_is_an_error(self.path), open(self.path, "a", encoding="utf-8") as file:
+                file.write(line)
         self.watcher.step(self.bill.stage, row, self.bill)
 
     def charge(self, tokens: int, flops: float, seconds: float) -> None:
