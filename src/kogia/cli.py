@@ -16,9 +16,9 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
                   help="Make, teach, measure, price, serve and talk to a reasoning model of your own.")  # fmt: skip
 
 # How long OpenMP's threads spin before they sleep; read when torch is loaded. With its default a training step on two
-# threads took over 10 times as long as soon as anything else ran on one of the cores; with this one 1.4 times
-# (docs/LOG.md), and as long as before on an idle machine.
-SPIN = "60000"
+# threads took over 10 times as long as soon as anything else ran on one of the cores; with this one 3 times, and
+# hardly longer than before on an idle machine (docs/LOG.md).
+SPIN = "2000"
 
 ModelArgument = Annotated[Path, typer.Argument(help="A model folder, such as runs/nano/final.")]
 

@@ -17,7 +17,11 @@ from .conftest import CONVERSATIONS, GREETING
 
 ENDLESS = SamplingParams(max_tokens=8000, seed=1)
 SHORT = SamplingParams(max_tokens=3, seed=2)
-NO_SUCH_TOKEN = [10**6]  # makes the embedding, and with it the step, fail for real
+
+
+def sabotage(worker: Worker) -> None:
+    """Take a layer out of the engine's copy of the weights, so that its next step fails for real."""
+    worker.engine.model.norm = None
 
 
 def load(folder, max_batch: int = 4) -> Engine:
@@ -118,8 +122,7 @@ def test_a_failing_step_fails_what_is_in_flight_and_the_worker_goes_on(babbler, 
         before = await tokens_of(worker, hello, SHORT)
         async with aclosing(worker.stream(hello, ENDLESS)) as innocent:
             await anext(innocent)
-            with pytest.raises(WorkerError, match="the server goes on"):
-                await tokens_of(worker, NO_SUCH_TOKEN, SHORT)
+            sabotage(worker)
             with pytest.raises(WorkerError, match="the server goes on"):
                 while True:
                     await anext(innocent)
@@ -129,7 +132,7 @@ def test_a_failing_step_fails_what_is_in_flight_and_the_worker_goes_on(babbler, 
         before, after = asyncio.run(fail())
         assert not worker.engine.busy
     assert before == after
-    assert worker.stats() == {"in_flight": 0, "finished": 2, "aborted": 0, "failed": 2}
+    assert worker.stats() == {"in_flight": 0, "finished": 2, "aborted": 0, "failed": 1}
     assert "Traceback" in caplog.text  # in the log, where the operator can see it
 
 

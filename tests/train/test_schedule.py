@@ -2,7 +2,7 @@
 
 import pytest
 
-from kogia.train.schedule import constant_schedule, cosine_schedule, v3_schedule
+from kogia.train.schedule import cosine_schedule, v3_schedule
 
 LOWEST = 7.3 / 220
 
@@ -43,12 +43,7 @@ def test_cosine_by_hand(step, share):
     assert cosine_schedule(step, 104, 4) == pytest.approx(share)
 
 
-@pytest.mark.parametrize(("step", "share"), [(0, 0.5), (1, 1.0), (2, 1.0), (99, 1.0)])
-def test_constant_by_hand(step, share):
-    assert constant_schedule(step, 100, 2) == pytest.approx(share)
-
-
-@pytest.mark.parametrize("schedule", [v3_schedule, cosine_schedule, constant_schedule])
+@pytest.mark.parametrize("schedule", [v3_schedule, cosine_schedule])
 @pytest.mark.parametrize(("steps", "warmup"), [(1, 0), (1, 5), (10, 0), (10, 10), (100, 7)])
 def test_always_between_zero_and_one_and_never_up_after_the_warm_up(schedule, steps, warmup):
     shares = [schedule(step, steps, warmup) for step in range(steps)]

@@ -21,7 +21,7 @@ from kogia.tasks.problems import Problem
 from kogia.text.prompts import encode_question
 from kogia.train.loop import Job, expert_loads
 from kogia.train.optim import Optimizer, apply_step
-from kogia.train.schedule import constant_schedule
+from kogia.train.schedule import cosine_schedule
 
 
 def reply_logprobs(model: Decoder, tokens: Tensor, labels: Tensor, temperature: float) -> Tensor:
@@ -108,7 +108,7 @@ def _learn(
 ) -> dict[str, Any]:  # fmt: skip
     """One pass over the answers in `settings.mini_batches` optimiser steps."""
     sums: dict[str, Any] = {"clipped": 0.0, "mismatch": 0.0, "tokens": 0.0, "trained": 0.0, "gradient_norm": 0.0}
-    rate = settings.learning_rate * constant_schedule(i, settings.steps, settings.warmup)
+    rate = settings.learning_rate * cosine_schedule(i, settings.steps, settings.warmup)
     for part in torch.arange(len(outputs)).view(settings.mini_batches, -1):
         chosen = [outputs[int(j)] for j in part]
         length = sum(len(o.token_ids) for o in chosen)

@@ -177,7 +177,7 @@ def sampling(request: ChatRequest, room: int) -> SamplingParams:
         max_tokens=limits.pop() if limits else max(room, 1),
         temperature=TEMPERATURE if request.temperature is None else request.temperature,
         top_p=TOP_P if request.top_p is None else request.top_p,
-        seed=secrets.randbits(63) if request.seed is None else request.seed,
+        seed=secrets.randbits(63) if request.seed is None else request.seed % 2**63,
     )
 
 

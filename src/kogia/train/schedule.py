@@ -22,12 +22,7 @@ def v3_schedule(step: int, steps: int, warmup: int) -> float:
 
 
 def cosine_schedule(step: int, steps: int, warmup: int) -> float:
-    """Linear warm-up, then cosine to a tenth: what R1's fine-tuning stages use."""
+    """Linear warm-up, then cosine to a tenth: fine-tuning, as in R1's stages, and reinforcement learning."""
     if step < warmup:
         return (step + 1) / warmup
     return LOW + (1.0 - LOW) * 0.5 * (1.0 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1)))
-
-
-def constant_schedule(step: int, steps: int, warmup: int) -> float:
-    """Linear warm-up, then constant: reinforcement learning."""
-    return min((step + 1) / max(warmup, 1), 1.0)
