@@ -24,6 +24,7 @@ bench: .venv/test
 
 .venv/demo: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(INSTALL) pycosat==0.6.6 2>/dev/null || $(INSTALL) ./tools/pycosat_stand_in  # reasoning-gym's; needs a C compiler
 	$(INSTALL) -e .
 	touch $@
 

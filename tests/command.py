@@ -9,18 +9,18 @@ TINY = Path(__file__).parents[1] / "recipes" / "tiny.toml"
 
 
 def start(*arguments, **options):
-    """Start `kogia ...` with one thread, so that it is the same on a busy machine."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    """Start `kogia ...`, with a wide terminal so that nothing is folded."""
+    environment = os.environ | {"COLUMNS": "200"}
     return subprocess.Popen(
         [sys.executable, "-m", "kogia", *map(str, arguments)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, **options,
     )  # fmt: skip
 
 
-def kogia(*arguments, stdin=None):
+def kogia(*arguments, stdin=None, timeout=300):
     """Run `kogia ...` to its end; returns (exit code, stdout, stderr)."""
     process = start(*arguments, stdin=subprocess.PIPE)
-    out, err = process.communicate(stdin, timeout=300)
+    out, err = process.communicate(stdin, timeout=timeout)
     return process.returncode, out, err
 
 
