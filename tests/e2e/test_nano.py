@@ -12,7 +12,7 @@ RECIPE = Path(__file__).parents[2] / "recipes" / "nano.toml"
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_nano_learns_to_reason(tmp_path):
-    code, printed, errors = kogia("run", RECIPE, "--out", tmp_path / "nano", timeout=3600)
+    code, _, errors = kogia("run", RECIPE, "--out", tmp_path / "nano", timeout=3600)
     assert code == 0, errors
     measured = {
         stage: json.loads((tmp_path / "nano" / stage / "kogia.json").read_text())["measured"]

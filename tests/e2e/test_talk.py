@@ -36,9 +36,8 @@ def test_serve_speaks_to_the_openai_client(tiny_run):
             assert process.poll() is None, line
         url = re.search(r"http://127\.0\.0\.1:\d+", line).group()
         client = openai.OpenAI(base_url=f"{url}/v1", api_key="none")
-        asked = {
-            "model": "final", "messages": [{"role": "user", "content": "계산하세요: 3 + 4"}], "max_tokens": 16, "seed": 5,
-        }  # fmt: skip
+        messages = [{"role": "user", "content": "계산하세요: 3 + 4"}]
+        asked = {"model": "final", "messages": messages, "max_tokens": 16, "seed": 5}
         whole = client.chat.completions.create(**asked)
         pieces = [c.choices[0].delta for c in client.chat.completions.create(**asked, stream=True) if c.choices]
         said = "".join(piece.content or "" for piece in pieces)

@@ -7,10 +7,17 @@ from kogia.evaluate.intervals import clustered_interval
 
 
 def test_by_hand():
-    """Problem means 1, 0.5, 0, 0.5: mean 0.5, sample variance 1/6, standard error sqrt(1/24)."""
+    """Problem means 1, 0.5, 0, 0.5: mean 0.5, sample variance 1/6, so they are worth 0.25 / (1/24) = 6 answers."""
     mean, low, high = clustered_interval([[1, 1], [1, 0], [0, 0], [0, 1]])
-    half = 1.96 * (1 / 24) ** 0.5
+    half = 1.96 * (0.25 / 6 + 1.96**2 / 144) ** 0.5 / (1 + 1.96**2 / 6)
     assert (mean, low, high) == pytest.approx((0.5, 0.5 - half, 0.5 + half))
+
+
+@pytest.mark.parametrize(("score", "low", "high"), [(0, 0.0, 0.0370), (1, 0.9630, 1.0)])
+def test_all_wrong_and_all_right_still_have_an_interval(score, low, high):
+    """Wilson's interval for 0 and for 100 of 100, from the tables."""
+    found = clustered_interval([[score] * 8] * 100)
+    assert found == pytest.approx((score, low, high), abs=1e-4)
 
 
 def test_more_samples_of_the_same_problems_are_not_more_problems():
@@ -24,15 +31,15 @@ def test_problems_weigh_the_same_however_many_samples_they_have():
 
 
 def test_it_stays_within_zero_and_one():
-    assert clustered_interval([[1]] * 9 + [[0]])[2] == 1.0
-    assert clustered_interval([[0]] * 9 + [[1]])[1] == 0.0
+    assert 0.0 < clustered_interval([[1]] * 9 + [[0]])[1] < 0.9 < clustered_interval([[1]] * 9 + [[0]])[2] <= 1.0
+    assert 0.0 <= clustered_interval([[0]] * 9 + [[1]])[1] < 0.1 < clustered_interval([[0]] * 9 + [[1]])[2] < 1.0
 
 
 def test_one_problem_tells_nothing():
     assert clustered_interval([[1, 0, 1, 1]]) == (0.75, 0.0, 1.0)
 
 
-@pytest.mark.parametrize(("a", "b"), [(2.0, 2.0), (1.0, 4.0), (0.3, 0.3)])
+@pytest.mark.parametrize(("a", "b"), [(2.0, 2.0), (1.0, 4.0), (0.3, 0.3), (0.05, 2.0)])
 def test_it_covers_the_truth_19_times_out_of_20(a, b):
     """Models whose skill differs from problem to problem: the interval of 200 problems, 8 samples each, holds the
     model's true accuracy in 93 to 97% of simulated measurements."""
