@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 
+from kogia.files import read_json
 from kogia.kernels.host import compute_dtype
 from kogia.models.config import ModelConfig
 from kogia.models.decoder import Decoder
-from kogia.models.folder import load_config, read_json
+from kogia.models.folder import load_config
 from kogia.plan.flops import forward_flops
 
 

@@ -15,9 +15,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from kogia.errors import DiskFullError, FolderError, ShapeError
+from kogia.files import write_json, written_whole
 from kogia.models import folder as folder_module
 from kogia.models.decoder import Decoder
-from kogia.models.folder import WEIGHTS, load_model, save_model, write_json, written_whole
+from kogia.models.folder import WEIGHTS, load_model, save_model
 from kogia.models.names import disk_name, select, stored_tensors
 
 SHAPES = [
@@ -266,7 +267,7 @@ def test_safetensors_own_words_for_a_full_disk_are_understood(saved, make_model,
     def full(*_, **__):
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr(folder_module, "save_file", full)
+    monkeypatch.setattr("kogia.files.save_file", full)
     with pytest.raises(DiskFullError, match=WEIGHTS):
         save_model(saved, make_model(9))
     assert (saved / WEIGHTS).read_bytes() == before

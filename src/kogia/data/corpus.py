@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kogia.errors import CorpusError
-from kogia.models.folder import written_whole
+from kogia.files import written_whole
 from kogia.tasks.problems import Problem, is_held_out
 from kogia.tasks.solutions import draw_quality, solution
 

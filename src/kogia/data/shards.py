@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kogia.data.corpus import Document
 from kogia.errors import CorpusError
-from kogia.models.folder import written_whole
+from kogia.files import written_whole
 from kogia.text.prompts import encode_question, encode_reply
 from kogia.text.tokenizer import Tokenizer
 

@@ -1,7 +1,6 @@
 """The numbers that define a DeepSeek-V3-shaped model, under Hugging Face's field names."""
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -153,10 +152,6 @@ class ModelConfig:
         if missing:
             raise ShapeError(f"config.json lacks {', '.join(missing)}")
         return cls(**found)
-
-    def digest_text(self) -> str:
-        """The configuration as one canonical line, for comparing two of them."""
-        return json.dumps(self.to_json(), sort_keys=True)
 
 
 _NANO: dict[str, Any] = dict(

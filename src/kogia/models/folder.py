@@ -1,93 +1,19 @@
-"""Model folders: read and write what Hugging Face's tools read and write, and never leave half a folder behind."""
+"""Model folders: read and write what Hugging Face's tools read and write."""
 
-import contextlib
-import errno
-import json
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from kogia.errors import DiskFullError, FolderError, ShapeError
+from kogia.errors import FolderError, ShapeError
+from kogia.files import read_json, save_tensors, write_json
 from kogia.models.config import ModelConfig
 from kogia.models.decoder import Decoder
 from kogia.models.names import select, stored_tensors
 
 WEIGHTS = "model.safetensors"
-
-
-@contextlib.contextmanager
-def disk_full_is_an_error(path: Path) -> Iterator[None]:
-    """Turn "no space left on device" into one clear line that names the file."""
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        if not full and not any(word in str(error) for word in ("No space left", "StorageFull", "os error 28")):
-            raise
-        raise DiskFullError(
-            f"no space left on the disk while writing {path}; what was there before is intact. "
-            "Free some space and run the same command again: it goes on from there"
-        ) from error
-
-
-@contextlib.contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """Write a file under another name beside it and move it into place when it is complete and on the disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    try:
-        with disk_full_is_an_error(path):
-            yield Path(name)
-            with open(name, "rb") as file:
-                os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
-    with written_whole(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file whole or not at all."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON file.
-
-    Raises:
-        FolderError: missing, or not JSON (says where it breaks).
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise FolderError(f"{path} is missing") from None
-    except OSError as error:
-        raise FolderError(f"{path} cannot be read: {error.strerror}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise FolderError(f"{path} is not valid JSON: {error}") from None
-
-
-def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write a safetensors file whole or not at all."""
-    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with written_whole(path) as temporary:
-        save_file(contiguous, temporary, metadata=metadata)
 
 
 def save_model(folder: Path, model: Decoder, generation: dict[str, Any] | None = None) -> None:
@@ -171,10 +97,3 @@ def _read_checked(path: Path, file: Any, config: ModelConfig, expected: dict[str
     if config.tie_word_embeddings:
         weights["lm_head.weight"] = weights["embed_tokens.weight"]
     return weights
-
-
-def free_bytes(path: Path) -> int:
-    """Space left on the disk that holds `path` (or its nearest existing parent), in bytes."""
-    while not path.exists():
-        path = path.parent
-    return shutil.disk_usage(path).free

@@ -12,8 +12,9 @@ from kogia.data.corpus import Document, read_documents, solution_documents, writ
 from kogia.data.shards import Shard
 from kogia.engine.engine import Engine
 from kogia.evaluate.measure import measure
+from kogia.files import read_json, write_json, write_text
 from kogia.models.decoder import Decoder
-from kogia.models.folder import load_model, read_json, save_model, write_json, write_text
+from kogia.models.folder import load_model, save_model
 from kogia.plan.flops import forward_flops
 from kogia.reason.grpo import reinforce, sample_groups
 from kogia.reason.select import keep_best

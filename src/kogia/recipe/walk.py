@@ -25,8 +25,8 @@ from kogia.data.corpus import (
 )  # fmt: skip
 from kogia.data.shards import write_shard
 from kogia.errors import CorpusError, RunError
+from kogia.files import disk_full_is_an_error, read_json, write_json
 from kogia.kernels.host import compute_dtype, keep_freed_memory, set_threads
-from kogia.models.folder import disk_full_is_an_error, read_json, write_json
 from kogia.plan.bill import BillEntry, total
 from kogia.recipe.schema import Recipe, Stage
 from kogia.recipe.stages import Workshop, work

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from jinja2 import Environment, StrictUndefined
 
+from kogia.files import read_json, write_text
 from kogia.models.config import ModelConfig
 from kogia.models.decoder import Decoder
-from kogia.models.folder import read_json, write_text
 from kogia.plan.bill import BillEntry
 from kogia.report import units
 from kogia.report.curves import Chart, Passed, accuracy_chart, stage_charts

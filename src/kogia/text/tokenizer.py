@@ -10,6 +10,7 @@ from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trai
 from tokenizers import Tokenizer as Backend
 
 from kogia.errors import CorpusError, FolderError
+from kogia.files import write_json, write_text
 
 BOS, EOS = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"
 USER, ASSISTANT = "<｜User｜>", "<｜Assistant｜>"
@@ -70,8 +71,6 @@ class Tokenizer:
 
     def save(self, folder: Path) -> None:
         """Write tokenizer.json and a tokenizer_config.json that transformers understands."""
-        from kogia.models.folder import write_json, write_text
-
         write_text(folder / "tokenizer.json", self._trusted.to_str(pretty=False))
         write_json(folder / "tokenizer_config.json", tokenizer_config())
 

@@ -7,8 +7,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from kogia.errors import FolderError
+from kogia.files import save_tensors
 from kogia.models.decoder import Decoder
-from kogia.models.folder import save_tensors
 from kogia.train.optim import Optimizer
 
 NAME = "checkpoint.safetensors"

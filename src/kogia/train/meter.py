@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 from typing import Any, Protocol
 
-from kogia.models.folder import disk_full_is_an_error, write_text
+from kogia.files import disk_full_is_an_error, write_text
 from kogia.plan.bill import BillEntry
 
 
