@@ -13,11 +13,7 @@ from kogia.models.config import PRESETS, ModelConfig, preset
 def test_presets_are_sound_and_survive_json(name):
     config = preset(name)
     again = ModelConfig.from_json(json.loads(json.dumps(config.to_json())))
-    assert again == config and again.digest_text() == config.digest_text()
-
-
-def test_digest_tells_configurations_apart():
-    assert preset("tiny").digest_text() != preset("tiny", rms_norm_eps=1e-5).digest_text()
+    assert again == config
 
 
 @pytest.mark.parametrize(
