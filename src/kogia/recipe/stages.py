@@ -22,7 +22,6 @@ from kogia.recipe.schema import Recipe, Stage
 from kogia.tasks.problems import Problem, draw
 from kogia.text.prompts import encode_question, encode_reply
 from kogia.text.tokenizer import Tokenizer
-from kogia.train.checkpoint import drop_checkpoint
 from kogia.train.loop import Job, fine_tune, pretrain
 from kogia.train.meter import Meter, Watcher
 
@@ -57,7 +56,6 @@ def work(shop: Workshop, stage: Stage, folder: Path, meter: Meter, problems: lis
     write_json(folder / "measured.json", table)
     save_model(folder, model, {"temperature": m.temperature or 0.6, "top_p": m.top_p})
     shop.tokenizer.save(folder)
-    drop_checkpoint(folder)
     meter.tick()
     meter.bill.flops += forward_flops(model.config, table["mean_tokens"]) * table["sampled_tokens"]
     return table

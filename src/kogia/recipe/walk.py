@@ -33,6 +33,7 @@ from kogia.recipe.stages import Workshop, work
 from kogia.report.page import write_report
 from kogia.tasks.problems import draw
 from kogia.text.tokenizer import load_tokenizer, train_tokenizer
+from kogia.train.checkpoint import drop_checkpoint
 from kogia.train.meter import Meter, Watcher
 
 MEASURE_SEED, TEXT_SEED = 7, 1
@@ -200,6 +201,7 @@ def _stage(shop: Workshop, stage: Stage, before: list[BillEntry]) -> dict[str, A
         "measured": measured, "bill": [entry.to_json() for entry in life], "total": total(life),
     }  # fmt: skip
     write_json(path, facts)
+    drop_checkpoint(folder)  # only now: a kill while measuring must not cost the training
     return facts
 
 
