@@ -7,13 +7,13 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "kogia"
 FLOORS = [
-    ["errors", "files", "kernels"],
+    ["errors", "files", "formats", "places", "kernels"],
     ["models", "text"],
     ["tasks", "data", "engine", "plan"],
     ["train", "evaluate", "serve", "report"],
     ["reason"],
     ["recipe"],
-    ["cli", "chat", "progress", "about", "__main__"],
+    ["cli", "chat", "progress", "about", "convert", "__main__"],
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 

@@ -1,51 +1,99 @@
-"""What a model folder holds, in numbers: for `kogia info`."""
+"""What a model is, in numbers: for `kogia info`."""
 
 import dataclasses
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from kogia.files import read_json
 from kogia.kernels.host import compute_dtype
+from kogia.models.checkpoint import load_config, open_checkpoint
 from kogia.models.config import ModelConfig
-from kogia.models.decoder import Decoder
-from kogia.models.folder import load_config
+from kogia.models.folder import skeleton
+from kogia.models.names import disk_name, is_matrix_of_a_layer
+from kogia.places import locate
 from kogia.plan.flops import forward_flops
 
 
 def parameter_counts(config: ModelConfig) -> dict[str, int]:
     """Parameters (the balancing biases included, as DeepSeek counts them): without MTP, of the MTP layers, and those
     that one token uses (embedding and head included, MTP not)."""
-    with torch.device("meta"):
-        state = Decoder(config).state_dict()
+    state = skeleton(config).state_dict()
+    if config.tie_word_embeddings:
+        del state["lm_head.weight"]
     mtp = sum(t.numel() for name, t in state.items() if name.startswith("mtp."))
     total = sum(t.numel() for t in state.values()) - mtp
     idle = config.n_routed_experts - config.num_experts_per_tok
     expert = 3 * config.hidden_size * config.moe_intermediate_size
-    moe_layers = config.num_hidden_layers - config.first_k_dense_replace
+    moe_layers = sum(not config.is_dense(i) for i in range(config.num_hidden_layers))
     return {"total": total, "mtp": mtp, "active": total - moe_layers * idle * expert}
 
 
-def describe(folder: str | Path) -> dict[str, Any]:
-    """Facts about a model folder; needs `config.json` only. Keys are stable.
+def weight_bytes(config: ModelConfig) -> dict[str, int]:
+    """Bytes of the weights, MTP layers included, in FP32, in BF16, and in DeepSeek's FP8 blocks with their scales."""
+    state = skeleton(config).state_dict()
+    if config.tie_word_embeddings:
+        del state["lm_head.weight"]
+    sizes = {name: t.numel() for name, t in state.items()}
+    eight = sum(n for name, n in sizes.items() if _is_fp8(name, config))
+    whole = sum(sizes.values())
+    return {"float32": 4 * whole, "bfloat16": 2 * whole, "float8": 2 * (whole - eight) + eight + 4 * eight // 128**2}
+
+
+def _is_fp8(name: str, config: ModelConfig) -> bool:
+    return ".experts." in name or is_matrix_of_a_layer(disk_name(name, config))
+
+
+def describe(model: str | Path) -> dict[str, Any]:
+    """Facts about a model; a `config.json` alone is enough. Keys are stable.
 
     Raises:
-        FolderError, ShapeError: no folder, or a config that this version cannot read.
+        FolderError, ShapeError: nothing there, or a config that this version cannot read.
     """
-    folder = Path(folder)
-    config = load_config(folder)
-    life = folder / "kogia.json"
+    path = locate(model, weights=False)
+    if path.name == "config.json":
+        path = path.parent
+    config = open_checkpoint(path).config if path.suffix == ".gguf" else load_config(path)
+    life = path / "kogia.json"
+    c = config
     return {
-        "family": "deepseek_v3",
-        "layers": config.num_hidden_layers,
-        "mtp_depth": config.num_nextn_predict_layers,
-        "experts": f"{config.num_experts_per_tok} of {config.n_routed_experts} + {config.n_shared_experts} shared",
-        "parameters": parameter_counts(config),
-        "cache_bytes_per_token": config.num_hidden_layers * config.latent_dim * 2,
-        "flops_per_token": forward_flops(config, config.max_position_embeddings / 2),
-        "context": config.max_position_embeddings,
+        "family": c.model_type,
+        "layers": c.num_hidden_layers,
+        "hidden": c.hidden_size,
+        "attention": _attention(c),
+        "mtp_depth": c.num_nextn_predict_layers,
+        "experts": _experts(c),
+        "vocabulary": c.vocab_size,
+        "parameters": parameter_counts(c),
+        "bytes": weight_bytes(c),
+        "bytes_on_disk": _bytes_on_disk(path),
+        "cache_bytes_per_token": c.num_hidden_layers * c.cache_width * 2,
+        "flops_per_token": forward_flops(c, c.max_position_embeddings / 2),
+        "context": c.max_position_embeddings,
+        "rope": c.rope_scaling.to_json() if c.rope_scaling else None,
+        "supported": _supported(c),
         "compute_dtype_here": str(compute_dtype("auto")).removeprefix("torch."),
-        "bill": read_json(life)["total"] if life.is_file() else None,
-        "config": dataclasses.asdict(config),
+        "bill": read_json(life)["total"] if path.is_dir() and life.is_file() else None,
+        "config": dataclasses.asdict(c),
     }
+
+
+def _attention(c: ModelConfig) -> str:
+    if c.is_latent:
+        return f"latent (MLA), {c.num_attention_heads} heads, {c.cache_width} values cached a token and layer"
+    return f"grouped-query, {c.num_attention_heads} heads over {c.num_key_value_heads}"
+
+
+def _experts(c: ModelConfig) -> str | None:
+    return f"{c.num_experts_per_tok} of {c.n_routed_experts} + {c.n_shared_experts} shared" if c.is_latent else None
+
+
+def _supported(c: ModelConfig) -> list[str]:
+    """What this version does with the family. Dense and V2 models have no recipe stage of their own yet."""
+    return ["read", "write (Hugging Face, FP8 blocks, GGUF)", "chat", "serve"] + (
+        ["train"] if c.model_type == "deepseek_v3" else []
+    )
+
+
+def _bytes_on_disk(path: Path) -> int | None:
+    files = list(path.glob("*.safetensors")) if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files) or None

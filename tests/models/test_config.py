@@ -2,11 +2,22 @@
 
 import dataclasses
 import json
+import re
 
 import pytest
 
 from kogia.errors import ShapeError, UserError
-from kogia.models.config import PRESETS, ModelConfig, preset
+from kogia.models.config import ModelConfig
+from kogia.models.presets import PRESETS, preset
+from kogia.models.rotary import RopeScaling
+
+YARN = {"type": "yarn", "factor": 40, "original_max_position_embeddings": 64}
+LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 64, "low_freq_factor": 1.0,
+          "high_freq_factor": 4.0}  # fmt: skip
+DENSE = dict(
+    vocab_size=400, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
+    num_key_value_heads=2, head_dim=16,
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", sorted(PRESETS))
@@ -83,11 +94,22 @@ def test_switches_are_true_or_false(field):
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"model_type": "llama"}, "model_type 'llama'"),
-        ({"rope_scaling": {"type": "yarn", "factor": 40}}, "rope_scaling"),
-        ({"rope_parameters": {"rope_type": "yarn", "factor": 40, "rope_theta": 1e4}}, "yarn"),
+        ({"model_type": "gemma3"}, "model_type 'gemma3'.*deepseek_v3, deepseek_v2, llama, qwen2, qwen3"),
+        ({"model_type": None}, "model_type None"),
+        ({"model_type": ["llama"]}, "model_type"),
+        ({"rope_scaling": {"type": "yarn", "factor": 40}}, "yarn lacks original_max_position_embeddings"),
+        ({"rope_scaling": {"type": "dynamic", "factor": 40}}, "rope_type 'dynamic'.*linear, llama3, yarn"),
+        ({"rope_scaling": YARN | {"factor": 0.5}}, "factor is 0.5"),
+        ({"rope_scaling": YARN | {"factor": "40"}}, "factor is '40'"),
+        ({"rope_scaling": YARN | {"factor": float("nan")}}, "factor is nan"),
+        ({"rope_scaling": YARN | {"mscale": 1.0}}, "mscale and mscale_all_dim"),
+        ({"rope_scaling": YARN | {"beta_slow": 64}}, "beta_slow"),
+        ({"rope_scaling": YARN, "rope_theta": 1.0}, "rope_theta is 1.0"),
+        ({"rope_scaling": LLAMA3 | {"low_freq_factor": 4.0}}, "low_freq_factor"),
+        ({"rope_parameters": {"rope_type": "yarn", "factor": 40, "rope_theta": 1e4}, "rope_scaling": None}, "yarn"),
         ({"rope_parameters": ["yarn"]}, "rope_parameters"),
-        ({"quantization_config": {"quant_method": "fp8"}}, "quantization_config"),
+        ({"layer_types": ["sliding_attention"]}, "layer_types"),
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
         ({"hidden_act": "gelu"}, "hidden_act is 'gelu'"),
         ({"scoring_func": "softmax"}, "scoring_func is 'softmax'"),
         ({"topk_method": "greedy"}, "topk_method is 'greedy'"),
@@ -100,6 +122,59 @@ def test_switches_are_true_or_false(field):
 def test_what_cannot_be_computed_exactly_is_refused(changes, named):
     with pytest.raises(ShapeError, match=named):
         ModelConfig.from_json({**preset("tiny").to_json(), **changes})
+
+
+FAMILIES = {
+    "llama": DENSE | {"attention_bias": True, "eos_token_id": (1, 5, 7), "bos_token_id": None},
+    "qwen2": DENSE | {"rope_scaling": RopeScaling("yarn", 4.0, 32768)},
+    "qwen3": DENSE | {"rope_scaling": RopeScaling("llama3", 8.0, 8192)},
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_dense_families_survive_json(family):
+    config = ModelConfig(model_type=family, **FAMILIES[family])
+    values = json.loads(json.dumps(config.to_json()))
+    assert ModelConfig.from_json(values) == config
+    assert "kv_lora_rank" not in values and "n_routed_experts" not in values
+    assert ModelConfig.from_json(json.loads(json.dumps(dataclasses.asdict(config)))) == config
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"num_key_value_heads": 3}, "num_key_value_heads = 3"),
+        ({"num_key_value_heads": 0}, "num_key_value_heads is 0"),
+        ({"head_dim": 7}, "head_dim is 7"),
+        ({"kv_lora_rank": 8}, "kv_lora_rank is set, but model_type llama has no such field"),
+        ({"n_routed_experts": 8}, "n_routed_experts is set"),
+        ({"num_nextn_predict_layers": 1}, "num_nextn_predict_layers is set"),
+        ({"eos_token_id": (1, "2")}, "eos_token_id is '2'"),
+        ({"eos_token_id": ()}, "eos_token_id is ()"),
+        ({"bos_token_id": -1}, "bos_token_id is -1"),
+        ({"model_type": "bert"}, "model_type 'bert'"),
+    ],
+    ids=str,
+)
+def test_dense_numbers_that_do_not_fit_are_named(changes, named):
+    with pytest.raises(ShapeError, match=re.escape(named)):
+        ModelConfig(**({"model_type": "llama"} | DENSE | changes))
+
+
+def test_what_old_llama_configs_leave_out():
+    """Before grouped queries every head had its own key; the head's width was always hidden over heads."""
+    values = ModelConfig(model_type="llama", **DENSE).to_json()
+    del values["num_key_value_heads"], values["head_dim"]
+    config = ModelConfig.from_json(values)
+    assert (config.num_key_value_heads, config.head_dim) == (4, 16)
+
+
+def test_published_softmax_scale_and_cache():
+    """deepseek-ai/DeepSeek-V3 inference/model.py: 192^-0.5 * 1.368888^2; 70,272 bytes a token in BF16."""
+    v3 = preset("v3")
+    assert v3.softmax_scale == pytest.approx(0.135234, abs=1e-6)
+    assert preset("v3", rope_scaling=None).softmax_scale == pytest.approx(0.072169, abs=1e-6)
+    assert v3.cache_width * 2 * v3.num_hidden_layers == 70_272
 
 
 def test_missing_fields_are_named():
@@ -130,6 +205,6 @@ def test_shape_errors_are_the_users_to_mend():
 def test_layers_and_widths():
     config = preset("nano", first_k_dense_replace=2)
     assert [config.is_dense(i) for i in range(5)] == [True, True, False, False, False]
-    assert (config.qk_head_dim, config.latent_dim) == (48, 80)
+    assert (config.qk_head_dim, config.cache_width) == (48, 80)
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.hidden_size = 1

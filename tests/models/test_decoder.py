@@ -7,8 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kogia.models.config import ModelConfig, preset
+from kogia.models.config import ModelConfig
 from kogia.models.decoder import Decoder
+from kogia.models.presets import preset
 from kogia.train.loop import train_on_batch
 
 
@@ -16,7 +17,7 @@ def decode_all(model, tokens, cuts, cache_length=None):
     """Hidden states of `decode`, fed piece by piece."""
     B, T = tokens.shape
     c = model.config
-    cache = torch.full((c.num_hidden_layers, B, cache_length or T, c.latent_dim), 1e3)  # stale values must not matter
+    cache = torch.full((c.num_hidden_layers, B, cache_length or T, c.cache_width), 1e3)  # stale values must not matter
     edges = [0, *sorted(cuts), T]
     pieces = []
     for start, end in itertools.pairwise(edges):
@@ -61,7 +62,7 @@ def test_rows_of_a_batch_may_be_at_different_positions(make_model):
     model = make_model(3, initializer_range=0.2)
     tokens = torch.randint(0, 512, (2, 10), generator=torch.Generator().manual_seed(1))
     expected = model.hidden_states(tokens)
-    cache = torch.zeros(model.config.num_hidden_layers, 2, 10, model.config.latent_dim)
+    cache = torch.zeros(model.config.num_hidden_layers, 2, 10, model.config.cache_width)
     model.decode(tokens[:, :4], cache, torch.arange(4).expand(2, -1))
     model.decode(tokens[1:, 4:7], cache[:, 1:], torch.arange(4, 7).unsqueeze(0))
     step = model.decode(torch.stack((tokens[0, 4], tokens[1, 7])).unsqueeze(1), cache, torch.tensor([[4], [7]]))
@@ -145,4 +146,4 @@ def test_deepseek_v3_has_671_billion_parameters():
     assert sum(n for name, n in sizes.items() if name.startswith("layers.7.self_attn.")) == 187_107_328
     mtp = sum(n for name, n in sizes.items() if name.startswith("mtp."))
     assert mtp == pytest.approx(11.61e9, rel=1e-3)
-    assert model.config.latent_dim == 576  # values cached a token and layer
+    assert model.config.cache_width == 576  # values cached a token and layer

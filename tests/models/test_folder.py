@@ -15,10 +15,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from kogia.errors import DiskFullError, FolderError, ShapeError
-from kogia.files import write_json, written_whole
+from kogia.files import save_tensors, write_json, written_whole
+from kogia.formats.safetensors import SINGLE as WEIGHTS
 from kogia.models import folder as folder_module
 from kogia.models.decoder import Decoder
-from kogia.models.folder import WEIGHTS, load_model, save_model
+from kogia.models.folder import load_model, save_model
 from kogia.models.names import disk_name, select, stored_tensors
 
 SHAPES = [
@@ -202,7 +203,7 @@ BREAKAGES = {
         FolderError,
         "config.json",
     ),
-    "another family": (lambda p: edit_config(p, model_type="llama"), ShapeError, "config.json.*llama"),
+    "another family": (lambda p: edit_config(p, model_type="gemma3"), ShapeError, "config.json.*gemma3"),
     "experts do not divide": (lambda p: edit_config(p, n_group=3), ShapeError, "n_group"),
     "wrong type": (lambda p: edit_config(p, hidden_size="64"), ShapeError, "hidden_size"),
     "huge": (lambda p: edit_config(p, vocab_size=1 << 60), ShapeError, "vocab_size"),
@@ -261,17 +262,18 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch,
     assert json.loads(path.read_text()) == "old" and os.listdir(tmp_path) == ["value.json"]
 
 
-def test_safetensors_own_words_for_a_full_disk_are_understood(saved, make_model, monkeypatch):
-    before = (saved / WEIGHTS).read_bytes()
+def test_safetensors_own_words_for_a_full_disk_are_understood(tmp_path, monkeypatch):
+    path = tmp_path / "state.safetensors"
+    save_tensors(path, {"x": torch.ones(3)}, {})
+    before = path.read_bytes()
 
     def full(*_, **__):
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
     monkeypatch.setattr("kogia.files.save_file", full)
-    with pytest.raises(DiskFullError, match=WEIGHTS):
-        save_model(saved, make_model(9))
-    assert (saved / WEIGHTS).read_bytes() == before
-    assert sorted(os.listdir(saved)) == ["config.json", "generation_config.json", WEIGHTS]
+    with pytest.raises(DiskFullError, match=path.name):
+        save_tensors(path, {"x": torch.zeros(3)}, {})
+    assert path.read_bytes() == before and os.listdir(tmp_path) == [path.name]
 
 
 def test_other_errors_are_not_dressed_up(tmp_path):
@@ -285,7 +287,7 @@ WRITE = textwrap.dedent("""
     from pathlib import Path
     import torch
     from kogia.errors import DiskFullError
-    from kogia.models.config import preset
+    from kogia.models.presets import preset
     from kogia.models.decoder import Decoder
     from kogia.models.folder import save_model
     path, limit = Path(sys.argv[1]), int(sys.argv[2])

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from kogia.models.config import preset
 from kogia.models.moe import MoE, Router, balance_loss, sort_by_expert
+from kogia.models.presets import preset
 
 
 def sigmoid(x: float) -> float:

@@ -1,49 +1,20 @@
 """The same numbers as Hugging Face transformers: logits, gradients, MTP, tokens, and folders in both directions."""
 
 import json
-import os
-
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from oracles import foreign, largest_difference, text, transformers
 
 from kogia.errors import KogiaError
 from kogia.models.folder import load_model, save_model
 from kogia.models.names import select, stored_tensors
+from kogia.models.rotary import RopeScaling
 from kogia.text.prompts import encode_chat
 
-transformers = pytest.importorskip("transformers", "5.20", reason="oracle missing: pip install 'transformers>=5.20'")
-transformers.logging.set_verbosity_error()
-transformers.logging.disable_progress_bar()
-
-
-def foreign(folder):
-    """The folder as transformers' own model, with nothing missing and nothing but MTP left over."""
-    model, report = transformers.AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, attn_implementation="eager", output_loading_info=True
-    )
-    assert type(model).__name__ == "DeepseekV3ForCausalLM"
-    assert not report["missing_keys"] and not report["mismatched_keys"] and not report["error_msgs"]
-    layers = model.config.num_hidden_layers
-    left_over = {int(name.split(".")[2]) for name in report["unexpected_keys"]}
-    assert left_over == set(range(layers, layers + model.config.num_mtp_layers))
-    return model.eval()
-
-
-def text(model, rows: int = 2, length: int = 24) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(5)
-    return torch.randint(0, model.config.vocab_size, (rows, length), generator=generator)
-
-
-@torch.no_grad()
-def largest_difference(model, folder) -> float:
-    """Largest difference of a logit, over the largest logit."""
-    tokens = text(model)
-    expected = foreign(folder)(tokens).logits
-    return float((model(tokens) - expected).abs().max() / expected.abs().max())
+YARN = RopeScaling("yarn", 40.0, 16, mscale=1.0, mscale_all_dim=1.0)  # V3's, over a short context
 
 
 SHAPES = [
@@ -65,6 +36,9 @@ SHAPES = [
     {"rms_norm_eps": 1e-3},  # the norms of the latents keep 1e-6 in transformers and in DeepSeek's own code
     {"tie_word_embeddings": True},
     {"num_nextn_predict_layers": 0},
+    {"rope_scaling": YARN},
+    {"rope_scaling": RopeScaling("yarn", 4.0, 64, mscale=0.707, mscale_all_dim=0.707), "q_lora_rank": None},
+    {"rope_scaling": RopeScaling("yarn", 4.0, 64)},  # no mscale: the temperature is in the rotation, as in Qwen
 ]
 
 
@@ -99,6 +73,7 @@ def shapes(draw):
         "norm_topk_prob": draw(st.booleans()),
         "tie_word_embeddings": draw(st.booleans()),
         "num_nextn_predict_layers": draw(st.integers(0, 1)),
+        "rope_scaling": draw(st.sampled_from([None, YARN])),
     }
 
 
@@ -114,10 +89,10 @@ def test_logits_of_any_shape(make_model, tmp_path_factory, changes):
 @torch.no_grad()
 def test_absorbed_decoding_against_transformers_cache(make_model, tmp_path):
     """Token by token through our latent cache and their key-value cache."""
-    model = make_model(63, initializer_range=0.1)
+    model = make_model(63, initializer_range=0.1, rope_scaling=YARN)
     save_model(tmp_path, model)
     other, tokens = foreign(tmp_path), text(model, length=16)
-    cache = torch.zeros(model.config.num_hidden_layers, 2, 16, model.config.latent_dim)
+    cache = torch.zeros(model.config.num_hidden_layers, 2, 16, model.config.cache_width)
     past = None
     for i in range(16):
         mine = model.logits(model.decode(tokens[:, i : i + 1], cache, torch.full((2, 1), i)))
@@ -135,7 +110,9 @@ def foreign_gradient(parameters: dict[str, torch.Tensor], stored) -> torch.Tenso
     return select(parameters[stem + kind].grad, stored)
 
 
-@pytest.mark.parametrize("changes", [{}, {"q_lora_rank": None, "tie_word_embeddings": True}], ids=str)
+@pytest.mark.parametrize(
+    "changes", [{"rope_scaling": YARN}, {"q_lora_rank": None, "tie_word_embeddings": True}], ids=str
+)
 def test_gradients(make_model, tmp_path, changes):
     model = make_model(64, initializer_range=0.1, num_nextn_predict_layers=0, **changes)
     save_model(tmp_path, model)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from kogia.errors import FolderError
-from kogia.models.config import preset
+from kogia.models.presets import preset
 from kogia.models.decoder import Decoder
 from kogia.report import units
 from kogia.report.curves import stage_charts

@@ -11,7 +11,7 @@ import pytest
 import torch
 from openai import OpenAI
 
-from kogia.models.config import preset
+from kogia.models.presets import preset
 from kogia.models.decoder import Decoder
 from kogia.models.folder import save_model
 from kogia.serve.http import bind, create_app, make_server

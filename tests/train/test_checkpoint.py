@@ -75,7 +75,8 @@ def test_a_broken_checkpoint_is_refused(make_model, tmp_path, content):
 
 
 def test_a_model_folders_weights_are_no_checkpoint(make_model, tmp_path):
-    from kogia.models.folder import WEIGHTS, save_model
+    from kogia.formats.safetensors import SINGLE as WEIGHTS
+    from kogia.models.folder import save_model
 
     model = make_model()
     save_model(tmp_path, model)

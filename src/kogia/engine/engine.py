@@ -1,4 +1,4 @@
-"""Continuous batching over a latent cache: requests join and leave the batch between steps.
+"""Continuous batching over a cache: requests join and leave the batch between steps.
 
 Rows of the cache are kept dense: when a request leaves, the last row moves into its place, so that every step works
 on one contiguous block. Weights are read from a live module, cast once after each change (`refresh`).
@@ -42,7 +42,7 @@ class Engine:
         c = model.config
         self.max_batch = max_batch
         self.max_length = min(max_length or c.max_position_embeddings, c.max_position_embeddings)
-        self._cache = torch.zeros(c.num_hidden_layers, 0, 0, c.latent_dim, dtype=model.dtype)
+        self._cache = torch.zeros(c.num_hidden_layers, 0, 0, c.cache_width, dtype=model.dtype)
         self._waiting: deque[Request] = deque()
         self._rows: list[Request] = []  # row i of everything below belongs to _rows[i]
         self._tokens = torch.zeros(max_batch, self.max_length, dtype=torch.int64)

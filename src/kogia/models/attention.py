@@ -1,6 +1,7 @@
 """Multi-head latent attention (arXiv 2412.19437, section 2.1.1): expanded for training, absorbed for decoding.
 
 Shape suffixes: B batch, T new tokens, S cached tokens, H heads, C latent (kv_lora_rank), N nope, R rope, V value.
+The dense families' attention is in `grouped_attention`; both have the same two forwards.
 """
 
 import torch
@@ -25,11 +26,11 @@ class LatentAttention(nn.Module):
             self.q_a_proj = Linear(c.hidden_size, c.q_lora_rank)
             self.q_a_layernorm = RMSNorm(c.q_lora_rank, LATENT_EPS)
             self.q_b_proj = Linear(c.q_lora_rank, c.num_attention_heads * c.qk_head_dim)
-        self.kv_a_proj_with_mqa = Linear(c.hidden_size, c.latent_dim)
+        self.kv_a_proj_with_mqa = Linear(c.hidden_size, c.cache_width)
         self.kv_a_layernorm = RMSNorm(c.kv_lora_rank, LATENT_EPS)
         self.kv_b_proj = Linear(c.kv_lora_rank, c.num_attention_heads * (c.qk_nope_head_dim + c.v_head_dim))
         self.o_proj = Linear(c.num_attention_heads * c.v_head_dim, c.hidden_size)
-        self.scale = c.qk_head_dim**-0.5
+        self.scale = c.softmax_scale
 
     def queries(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
         """x: (B, T, hidden); cos, sin: (B or 1, T, R/2) -> q_BTHN without and q_BTHR with position."""

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from kogia.models.attention import LatentAttention
 from kogia.models.config import ModelConfig
+from kogia.models.grouped_attention import GroupedAttention
 from kogia.models.layers import MLP, Linear, RMSNorm
 from kogia.models.moe import MoE, Router
 from kogia.models.rotary import rotary_angles
@@ -18,7 +19,7 @@ class Block(nn.Module):
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.self_attn = LatentAttention(config)
+        self.self_attn = LatentAttention(config) if config.is_latent else GroupedAttention(config)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.mlp: nn.Module
         if config.is_dense(layer):
@@ -32,7 +33,7 @@ class Block(nn.Module):
         return x + self.mlp(self.post_attention_layernorm(x))
 
     def decode(self, x: Tensor, cos: Tensor, sin: Tensor, cache_BSL: Tensor, at_BT: Tensor) -> Tensor:
-        """(B, T, hidden) -> (B, T, hidden), over a latent cache that it extends."""
+        """(B, T, hidden) -> (B, T, hidden), over a cache that it extends."""
         x = x + self.self_attn.decode(self.input_layernorm(x), cos, sin, cache_BSL, at_BT)
         return x + self.mlp(self.post_attention_layernorm(x))
 
@@ -60,7 +61,7 @@ class MTPLayer(nn.Module):
 
 
 class Decoder(nn.Module):
-    """A DeepSeek-V3-shaped language model. `model(tokens_BT) -> logits_BTV`."""
+    """A language model of any family of `ModelConfig`. `model(tokens_BT) -> logits_BTV`."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -79,13 +80,13 @@ class Decoder(nn.Module):
     def initialise(self, seed: int) -> "Decoder":
         """V3's initialisation: every matrix normal with `initializer_range`, every norm 1, every bias 0."""
         generator = torch.Generator().manual_seed(seed)
-        for parameter in self.parameters():
+        for name, parameter in self.named_parameters():
             if parameter.dim() == 1:
-                parameter.fill_(1.0)
+                parameter.fill_(0.0 if name.endswith(".bias") else 1.0)
             else:
                 parameter.normal_(std=self.config.initializer_range, generator=generator)
         for module in self.modules():
-            if isinstance(module, Router):
+            if isinstance(module, Router) and module.e_score_correction_bias is not None:
                 module.e_score_correction_bias.zero_()
         return self
 
@@ -124,12 +125,12 @@ class Decoder(nn.Module):
         return self.logits(self.hidden_states(tokens_BT))
 
     def decode(self, tokens_BT: Tensor, cache: Tensor, at_BT: Tensor) -> Tensor:
-        """The absorbed path: T new tokens a row over a latent cache.
+        """T new tokens a row over a cache, absorbed in MLA.
 
-        cache: (layers, B, S, kv_lora_rank + rope), extended in place; at_BT: (B, T) positions of the new tokens.
+        cache: (layers, B, S, config.cache_width), extended in place; at_BT: (B, T) positions of the new tokens.
         Returns hidden states (B, T, hidden) after the last norm.
         """
-        cos, sin = rotary_angles(at_BT, self.config.qk_rope_head_dim, self.config.rope_theta)
+        cos, sin = self._angles(at_BT)
         x = self.embed(tokens_BT)
         for layer, cache_BSL in zip(cast("list[Block]", self.layers), cache, strict=True):
             x = layer.decode(x, cos, sin, cache_BSL, at_BT)
@@ -137,9 +138,12 @@ class Decoder(nn.Module):
 
     def _positions(self, length: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
         at = torch.arange(length, device=device).unsqueeze(0)
-        cos, sin = rotary_angles(at, self.config.qk_rope_head_dim, self.config.rope_theta)
         mask = torch.full((length, length), float("-inf"), device=device).triu(1)
-        return cos, sin, mask
+        return *self._angles(at), mask
+
+    def _angles(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        c = self.config
+        return rotary_angles(positions, c.rotary_dim, c.rope_theta, c.rope_scaling)
 
     def experts(self) -> list[MoE]:
         """Every mixture of experts, those of the MTP layers included: they must be balanced too."""

@@ -1,99 +1,197 @@
-"""Model folders: read and write what Hugging Face's tools read and write."""
+"""Models in from disk and out to a Hugging Face folder, tensor by tensor."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from kogia.errors import FolderError, ShapeError
-from kogia.files import read_json, save_tensors, write_json
+from kogia.errors import FolderError
+from kogia.files import write_json
+from kogia.formats.safetensors import write_shards
+from kogia.kernels.fp8 import quantise_blocks
+from kogia.models.checkpoint import SCALES, Checkpoint, LiveCheckpoint, open_checkpoint
 from kogia.models.config import ModelConfig
 from kogia.models.decoder import Decoder
-from kogia.models.names import select, stored_tensors
+from kogia.models.names import Stored, is_matrix_of_a_layer, select, stays_float32, stored_tensors
 
-WEIGHTS = "model.safetensors"
+FP8_BLOCK = 128
+SHARD_BYTES = 4 << 30
+
+
+def skeleton(config: ModelConfig) -> Decoder:
+    """The model without memory for its weights: what random initialisation, loading and `kogia info` share."""
+    with torch.device("meta"):
+        return Decoder(config)
+
+
+def load_model(path: str | Path, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Decoder:
+    """Read a model folder or a .gguf file into a `Decoder`.
+
+    dtype: of the matrices and of the computation; norms, biases and the router are FP32 in memory whatever it is.
+    Every tensor's name and shape is checked before anything is allocated. Needs the model's memory and that of its
+    largest tensor on disk.
+
+    Raises:
+        FolderError: truncated or foreign file, missing or surplus tensor, wrong shape, a value that is not finite;
+            the tensor is named.
+    """
+    path = Path(path)
+    checkpoint = open_checkpoint(path)
+    config = checkpoint.config
+    refuse_missing_layers(path, checkpoint)
+    model = skeleton(config)
+    expected = model.state_dict()
+    stored = list(stored_tensors(config, expected))
+    refuse_wrong_tensors(path, checkpoint, stored, expected)
+    model.load_state_dict(_read(path, checkpoint, stored, expected, dtype, device), strict=True, assign=True)
+    for moe in model.experts():
+        moe.load = torch.zeros(config.n_routed_experts, device=device)
+    if config.tie_word_embeddings:
+        model.lm_head.weight = model.embed_tokens.weight  # type: ignore[assignment]
+    return model.compute_in(dtype)
+
+
+def refuse_missing_layers(path: Path, checkpoint: Checkpoint) -> None:
+    """Whether the last layer and the last expert are there, before a model of that many is built."""
+    c = checkpoint.config
+    layers = c.num_hidden_layers + c.num_nextn_predict_layers
+    needed = [f"model.layers.{c.num_hidden_layers - 1}.input_layernorm.weight"]
+    needed += [f"model.layers.{layers - 1}.input_layernorm.weight"]
+    if not c.is_dense(layers - 1):
+        needed.append(f"model.layers.{layers - 1}.mlp.experts.{c.n_routed_experts - 1}.up_proj.weight")
+    for name in ["model.embed_tokens.weight", *needed]:
+        if name not in checkpoint.shapes:
+            raise FolderError(f"{path} lacks {name}{_dropped_mtp(name, c)}")
+    most = 16 * layers + 3 * c.n_routed_experts * layers + 8
+    if most > 64 * len(checkpoint.shapes):  # far from what config.json asks for: do not even list it
+        raise FolderError(f"{path} lacks most of the tensors that config.json asks for")
+
+
+def _dropped_mtp(name: str, config: ModelConfig) -> str:
+    """A hint for folders written by programs that silently drop the MTP layers."""
+    parts = name.split(".")
+    if parts[1] == "layers" and int(parts[2]) >= config.num_hidden_layers:
+        return (
+            ", a layer that predicts further tokens (MTP): the program that wrote the folder dropped it. To go on "
+            "without it, set num_nextn_predict_layers to 0 in config.json"
+        )
+    return ", which config.json asks for"
+
+
+def refuse_wrong_tensors(path: Path, checkpoint: Checkpoint, stored: list[Stored], expected: dict[str, Tensor]) -> None:
+    """Compare names and shapes with what the configuration asks for.
+
+    Raises:
+        FolderError: the first tensor that is missing, too many or of the wrong shape.
+    """
+    present = checkpoint.shapes
+    missing = [s.name for s in stored if s.name not in present and not s.copy]
+    if missing:
+        raise FolderError(
+            f"{path} lacks {missing[0]}{_dropped_mtp(missing[0], checkpoint.config)} ({len(missing)} such tensors)"
+        )
+    surplus = sorted(name for name in present.keys() - {s.name for s in stored} if not _is_derived(name))
+    if surplus:
+        raise FolderError(f"{path} holds {surplus[0]}, which config.json has no place for ({len(surplus)} such)")
+    for s in stored:
+        wanted = tuple(select(expected[s.parameter], s).shape)
+        if present.get(s.name, wanted) != wanted:
+            raise FolderError(f"{path}: {s.name} has shape {present[s.name]}, config.json asks for {wanted}")
+
+
+def _is_derived(name: str) -> bool:
+    """Old Llama folders carry RoPE's frequencies, which follow from config.json."""
+    return name.endswith("rotary_emb.inv_freq")
+
+
+def _read(
+    path: Path, checkpoint: Checkpoint, stored: list[Stored], expected: dict[str, Tensor], dtype: torch.dtype,
+    device: str,
+) -> dict[str, Tensor]:  # fmt: skip
+    weights = {
+        name: torch.empty(tensor.shape, dtype=torch.float32 if stays_float32(name, tensor) else dtype, device=device)
+        for name, tensor in expected.items()
+    }
+    if checkpoint.config.tie_word_embeddings:
+        weights["lm_head.weight"] = weights["embed_tokens.weight"]
+    for s in stored:
+        if s.name not in checkpoint.shapes:
+            continue
+        tensor, place = checkpoint.read(s.name), select(weights[s.parameter], s)
+        if not torch.isfinite(tensor).all():
+            raise FolderError(f"{path}: {s.name} holds values that are not finite (NaN or infinity): copy it again")
+        if not s.copy:
+            place.copy_(tensor)
+        elif not torch.equal(place.cpu(), tensor.to(place.dtype)):
+            raise FolderError(
+                f"{path}: {s.name} differs from {s.parameter}, which it should repeat: heads and embeddings of "
+                "their own for single layers are not supported"
+            )
+    return weights
 
 
 def save_model(folder: Path, model: Decoder, generation: dict[str, Any] | None = None) -> None:
     """Write config.json, generation_config.json and model.safetensors (FP32) to `folder`."""
-    config = model.config
-    parameters = model.state_dict()
-    tensors: dict[str, Tensor] = {}
-    for stored in stored_tensors(config, parameters):
-        tensors[stored.name] = select(parameters[stored.parameter], stored).float().clone()
-    write_json(folder / "config.json", config.to_json())
-    defaults = {"bos_token_id": config.bos_token_id, "eos_token_id": config.eos_token_id, "do_sample": True}
-    write_json(folder / "generation_config.json", defaults | (generation or {}))
-    save_tensors(folder / WEIGHTS, tensors, {"format": "pt"})
+    write_folder(folder, LiveCheckpoint(model), torch.float32, generation)
 
 
-def load_config(folder: Path) -> ModelConfig:
-    """Read and check `config.json`.
+def write_folder(
+    folder: Path, checkpoint: Checkpoint, dtype: torch.dtype, generation: dict[str, Any] | None = None,
+    ue8m0: bool = False, shard_bytes: int = SHARD_BYTES,
+) -> None:  # fmt: skip
+    """Write a Hugging Face folder, holding one tensor at a time.
+
+    dtype: float32, bfloat16, float16, or float8_e4m3fn: the layers' matrices in blocks as DeepSeek publishes them,
+    the rest in BF16. ue8m0: FP8 scales are powers of two (DeepSeek-V3.1). The balancing bias stays FP32.
 
     Raises:
-        FolderError: no such folder or no readable config. ShapeError: numbers that do not fit.
+        FolderError: the checkpoint lacks a tensor. DiskFullError.
     """
-    if not folder.is_dir():
-        raise FolderError(f"{folder} is not a folder; a model folder holds config.json and {WEIGHTS}")
-    values = read_json(folder / "config.json")
-    if not isinstance(values, dict):
-        raise FolderError(f"{folder / 'config.json'} holds a {type(values).__name__}, not an object")
-    try:
-        return ModelConfig.from_json(values)
-    except ShapeError as error:
-        raise ShapeError(f"{folder / 'config.json'}: {error}") from None
-
-
-def load_model(folder: str | Path) -> Decoder:
-    """Read a model folder into a `Decoder` with FP32 weights.
-
-    Every tensor's name and shape is checked against the configuration before anything is copied.
-
-    Raises:
-        FolderError: truncated or foreign file, missing or surplus tensor, wrong shape; the tensor is named.
-    """
-    folder = Path(folder)
-    config = load_config(folder)
-    path = folder / WEIGHTS
-    if not path.is_file():
-        raise FolderError(f"{path} is missing")
-    with torch.device("meta"):
-        model = Decoder(config)
-    expected = model.state_dict()
-    try:
-        with safe_open(path, framework="pt") as file:
-            weights = _read_checked(path, file, config, expected)
-    except SafetensorError as error:
-        raise FolderError(f"{path} is not a readable safetensors file ({error}): copy it again") from None
-    model = model.to_empty(device="cpu")
-    model.load_state_dict(weights, strict=True)
-    for moe in model.experts():
-        moe.load.zero_()
-    if config.tie_word_embeddings:
-        model.lm_head.weight = model.embed_tokens.weight  # type: ignore[assignment]
-    return model
-
-
-def _read_checked(path: Path, file: Any, config: ModelConfig, expected: dict[str, Tensor]) -> dict[str, Tensor]:
+    config = checkpoint.config
+    expected = skeleton(config).state_dict()
     stored = list(stored_tensors(config, expected))
-    present = set(file.keys())
-    missing = [s.name for s in stored if s.name not in present and not s.copy]
-    if missing:
-        raise FolderError(f"{path} lacks {missing[0]} (and {len(missing) - 1} more tensors that config.json asks for)")
-    surplus = sorted(present - {s.name for s in stored})
-    if surplus:
-        raise FolderError(f"{path} holds {surplus[0]}, which config.json has no place for ({len(surplus)} such)")
+    refuse_wrong_tensors(folder, checkpoint, stored, expected)
+    stored = [s for s in stored if not (s.copy and s.name == "lm_head.weight")]  # a tied head is not written
+    values = config.to_json() | {"torch_dtype": str(_plain(dtype)).removeprefix("torch.")}
+    if dtype == torch.float8_e4m3fn:
+        values["quantization_config"] = {
+            "activation_scheme": "dynamic", "fmt": "e4m3", "quant_method": "fp8",
+            "weight_block_size": [FP8_BLOCK, FP8_BLOCK], **({"scale_fmt": "ue8m0"} if ue8m0 else {}),
+        }  # fmt: skip
+    write_json(folder / "config.json", values)
+    defaults = {"bos_token_id": config.bos_token_id, "eos_token_id": values["eos_token_id"], "do_sample": True}
+    write_json(folder / "generation_config.json", defaults | (generation or {}))
+    sizes = [size for s in stored for size in _sizes(s, select(expected[s.parameter], s), dtype)]
+    write_shards(folder, _tensors(checkpoint, stored, dtype, ue8m0), sizes, shard_bytes)
+
+
+def _plain(dtype: torch.dtype) -> torch.dtype:
+    return torch.bfloat16 if dtype == torch.float8_e4m3fn else dtype
+
+
+def _sizes(s: Stored, tensor: Tensor, dtype: torch.dtype) -> list[tuple[str, torch.dtype, tuple[int, ...]]]:
+    shape = tuple(tensor.shape)
+    if s.name.endswith("e_score_correction_bias"):
+        return [(s.name, torch.float32, shape)]
+    if dtype != torch.float8_e4m3fn or not is_matrix_of_a_layer(s.name):
+        return [(s.name, _plain(dtype), shape)]
+    blocks = tuple(-(-n // FP8_BLOCK) for n in shape)
+    return [(s.name, dtype, shape), (s.name + SCALES, torch.float32, blocks)]
+
+
+def _tensors(
+    checkpoint: Checkpoint, stored: list[Stored], dtype: torch.dtype, ue8m0: bool
+) -> Iterator[tuple[str, Tensor]]:
+    originals = {s.parameter: s.name for s in reversed(stored) if not s.copy}
     for s in stored:
-        if s.name in present:
-            found, wanted = tuple(file.get_slice(s.name).get_shape()), tuple(select(expected[s.parameter], s).shape)
-            if found != wanted:
-                raise FolderError(f"{path}: {s.name} has shape {found}, config.json asks for {wanted}")
-    weights = {name: torch.empty(tensor.shape) for name, tensor in expected.items()}
-    for s in stored:
-        if not s.copy:
-            select(weights[s.parameter], s).copy_(file.get_tensor(s.name))
-    if config.tie_word_embeddings:
-        weights["lm_head.weight"] = weights["embed_tokens.weight"]
-    return weights
+        tensor = checkpoint.read(originals[s.parameter] if s.copy else s.name)
+        if s.name.endswith("e_score_correction_bias"):
+            yield s.name, tensor.float()
+        elif dtype != torch.float8_e4m3fn or not is_matrix_of_a_layer(s.name):
+            yield s.name, tensor.to(_plain(dtype))
+        else:
+            codes, scales = quantise_blocks(tensor.float(), FP8_BLOCK, ue8m0)
+            yield s.name, codes
+            yield s.name + SCALES, scales

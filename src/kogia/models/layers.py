@@ -6,16 +6,17 @@ from torch import Tensor, nn
 
 
 class Linear(nn.Module):
-    """y = x W^T without a bias. The weight is kept in FP32 and cast to the dtype of `x`, so that the activations
-    decide the precision of the product and the optimiser always sees the master weight."""
+    """y = x W^T (+ b). The weight is cast to the dtype of `x`, so that the activations decide the precision of the
+    product and the optimiser always sees the master weight."""
 
-    def __init__(self, in_features: int, out_features: int) -> None:
+    def __init__(self, in_features: int, out_features: int, bias: bool = False) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(out_features, in_features))
+        self.bias = nn.Parameter(torch.empty(out_features)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (..., in_features) of any float dtype -> (..., out_features) of the same dtype."""
-        return F.linear(x, self.weight.to(x.dtype))
+        return F.linear(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
 
 
 class RMSNorm(nn.Module):

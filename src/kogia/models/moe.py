@@ -29,25 +29,29 @@ class Routing:
 
 
 class Router(nn.Module):
-    """Group-limited top-k over sigmoid affinities, in FP32. The bias steers the choice, never the weights."""
+    """Group-limited top-k, in FP32. V3: over sigmoid affinities, a bias steers the choice and never the weights.
+    V2 (arXiv 2405.04434, section 2.2): over softmax affinities, no bias, a group is as good as its best expert."""
 
-    e_score_correction_bias: Tensor
+    e_score_correction_bias: Tensor | None
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
         self.weight = nn.Parameter(torch.empty(config.n_routed_experts, config.hidden_size))
-        self.register_buffer("e_score_correction_bias", torch.zeros(config.n_routed_experts))
+        has_bias = config.topk_method == "noaux_tc"
+        self.register_buffer("e_score_correction_bias", torch.zeros(config.n_routed_experts) if has_bias else None)
 
     def forward(self, x_ND: Tensor) -> Routing:
         """Equations 12-16 and section 2.1.2 "node-limited routing": x_ND of any dtype -> FP32 routing."""
         c = self.config
-        scores = F.linear(x_ND.float(), self.weight.float()).sigmoid()
+        logits = F.linear(x_ND.float(), self.weight.float())
+        scores = logits.sigmoid() if c.scoring_func == "sigmoid" else logits.softmax(dim=-1)
         with torch.no_grad():
-            choice = scores + self.e_score_correction_bias
-            if c.topk_group < c.n_group:
+            choice = scores if self.e_score_correction_bias is None else scores + self.e_score_correction_bias
+            if c.topk_group < c.n_group and c.topk_method != "greedy":
                 by_group = choice.unflatten(-1, (c.n_group, -1))
-                best = by_group.topk(2, dim=-1).values.sum(-1).topk(c.topk_group, dim=-1, sorted=False).indices
+                counted = 2 if c.topk_method == "noaux_tc" else 1
+                best = by_group.topk(counted, dim=-1).values.sum(-1).topk(c.topk_group, dim=-1, sorted=False).indices
                 outside = torch.ones_like(by_group[..., 0], dtype=torch.bool).scatter_(-1, best, False)
                 choice = by_group.masked_fill(outside.unsqueeze(-1), float("-inf")).flatten(-2)
             experts = choice.topk(c.num_experts_per_tok, dim=-1, sorted=False).indices
@@ -187,5 +191,6 @@ class MoE(nn.Module):
 
         Once a step, over the whole batch (section 2.1.2). `speed` is the paper's gamma, 0.001 for V3.
         """
-        self.gate.e_score_correction_bias += speed * torch.sign(self.load.mean() - self.load)
+        if self.gate.e_score_correction_bias is not None:
+            self.gate.e_score_correction_bias += speed * torch.sign(self.load.mean() - self.load)
         self.load.zero_()

@@ -36,8 +36,8 @@ def stored_tensors(config: ModelConfig, parameters: dict[str, Tensor]) -> Iterat
         elif name.endswith("experts.down_proj"):
             for e in range(config.n_routed_experts):
                 yield Stored(f"{disk.removesuffix('down_proj')}{e}.down_proj.weight", name, e)
-        elif not (name == "lm_head.weight" and config.tie_word_embeddings):
-            yield Stored(disk, name)
+        else:
+            yield Stored(disk, name, copy=name == "lm_head.weight" and config.tie_word_embeddings)
     for k in range(config.num_nextn_predict_layers):
         stem = f"model.layers.{config.num_hidden_layers + k}"
         head = "embed_tokens.weight" if config.tie_word_embeddings else "lm_head.weight"
@@ -56,6 +56,17 @@ def disk_name(name: str, config: ModelConfig) -> str:
     if rest == "norm.weight":
         rest = "shared_head.norm.weight"
     return f"model.layers.{config.num_hidden_layers + int(k)}.{rest}"
+
+
+def is_matrix_of_a_layer(name: str) -> bool:
+    """Whether DeepSeek publishes this tensor (HF's name) in FP8: projections of attention, MLPs and experts; not
+    embedding, head, router, norms, nor an MTP layer's eh_proj (arXiv 2412.19437, section 3.3)."""
+    return name.endswith(("_proj.weight", "kv_a_proj_with_mqa.weight")) and not name.endswith("eh_proj.weight")
+
+
+def stays_float32(name: str, tensor: Tensor) -> bool:
+    """Whether a tensor (our name) is kept in FP32 when the matrices are not: norms, biases, and the router."""
+    return tensor.dim() < 2 or name.endswith("mlp.gate.weight")
 
 
 def select(tensor: Tensor, stored: Stored) -> Tensor:

@@ -4,14 +4,17 @@ from kogia.models.config import ModelConfig
 
 
 def attention_flops(config: ModelConfig, context: float) -> float:
-    """One token through one MLA layer, attending to `context` tokens on average, expanded (training, prefill)."""
+    """One token through one attention layer, attending to `context` tokens on average; MLA expanded (training,
+    prefill)."""
     c = config
     heads = c.num_attention_heads
+    if not c.is_latent:
+        return 4.0 * c.head_dim * (c.hidden_size * (heads + c.num_key_value_heads) + heads * context)
     if c.q_lora_rank is None:
         query = c.hidden_size * heads * c.qk_head_dim
     else:
         query = c.q_lora_rank * (c.hidden_size + heads * c.qk_head_dim)
-    latent = c.hidden_size * c.latent_dim + c.kv_lora_rank * heads * (c.qk_nope_head_dim + c.v_head_dim)
+    latent = c.hidden_size * c.cache_width + c.kv_lora_rank * heads * (c.qk_nope_head_dim + c.v_head_dim)
     output = heads * c.v_head_dim * c.hidden_size
     return 2.0 * (query + latent + output + heads * context * (c.qk_head_dim + c.v_head_dim))
 

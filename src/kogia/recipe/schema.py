@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from kogia.errors import RecipeError, ShapeError
-from kogia.models.config import ModelConfig, preset
+from kogia.models.config import ModelConfig
+from kogia.models.presets import preset
 from kogia.tasks.problems import LANGUAGES, TASKS
 from kogia.tasks.solutions import QUALITIES
 

@@ -1,0 +1,133 @@
+"""A model on disk or in memory as named tensors: the one shape in which models are read, written and converted."""
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from kogia.errors import FolderError, ShapeError
+from kogia.files import read_json
+from kogia.formats.safetensors import Shards
+from kogia.kernels.fp8 import dequantise_blocks
+from kogia.models.config import ModelConfig
+from kogia.models.decoder import Decoder
+from kogia.models.names import select, stored_tensors
+
+SCALES = "_scale_inv"  # what DeepSeek appends to a quantised tensor's name for its scales; they multiply
+
+
+class Checkpoint(Protocol):
+    """A configuration, and tensors under Hugging Face's names, each read when it is asked for and dequantised."""
+
+    config: ModelConfig
+    shapes: dict[str, tuple[int, ...]]
+
+    def read(self, name: str) -> Tensor:
+        """One tensor, in FP32, BF16 or FP16."""
+        ...
+
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """A model folder or a .gguf file, checked as far as its headers go; no weight is read yet.
+
+    Raises:
+        FolderError, ShapeError: nothing there, broken, hostile, or not of a family that this version computes.
+    """
+    if path.suffix == ".gguf":
+        from kogia.models.gguf import GGUFCheckpoint
+
+        return GGUFCheckpoint(path)
+    return FolderCheckpoint(path)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """`config.json` as it stands.
+
+    Raises:
+        FolderError: no such folder or no readable config.
+    """
+    if not folder.is_dir():
+        raise FolderError(f"{folder} is not a folder; a model folder holds config.json and model.safetensors")
+    values = read_json(folder / "config.json")
+    if not isinstance(values, dict):
+        raise FolderError(f"{folder / 'config.json'} holds a {type(values).__name__}, not an object")
+    return values
+
+
+def load_config(folder: Path) -> ModelConfig:
+    """Read and check `config.json`.
+
+    Raises:
+        FolderError: no such folder or no readable config. ShapeError: numbers that do not fit.
+    """
+    values = read_config(folder)
+    try:
+        quantised_block(values)
+        return ModelConfig.from_json(values)
+    except ShapeError as error:
+        raise ShapeError(f"{folder / 'config.json'}: {error}") from None
+
+
+def quantised_block(config: dict[str, Any]) -> int | None:
+    """The side of the blocks that an FP8 checkpoint was quantised in (128 for DeepSeek's); None if not quantised.
+
+    Raises:
+        ShapeError: another quantisation.
+    """
+    found = config.get("quantization_config")
+    if not found:
+        return None
+    method = found.get("quant_method") if isinstance(found, dict) else found
+    if method != "fp8":
+        raise ShapeError(f"quantization_config has quant_method {method!r}: only DeepSeek's fp8 blocks are supported")
+    block = found.get("weight_block_size")
+    match block:
+        case [int(rows), int(columns)] if rows == columns and 1 <= rows <= 1 << 16:
+            return rows
+    raise ShapeError(f"quantization_config.weight_block_size is {block!r}: it must be two equal numbers ([128, 128])")
+
+
+class FolderCheckpoint:
+    """A Hugging Face folder: config.json and safetensors, in full precision or in DeepSeek's FP8 blocks."""
+
+    def __init__(self, folder: Path) -> None:
+        self.config = load_config(folder)
+        self._block = quantised_block(read_config(folder))
+        self._folder, self._shards = folder, Shards(folder)
+        entries = self._shards.entries
+        self._scales = {n for n in entries if n.endswith(SCALES) and n.removesuffix(SCALES) in entries}
+        self.shapes = {name: entry.shape for name, entry in entries.items() if name not in self._scales}
+
+    def read(self, name: str) -> Tensor:
+        """One tensor; one of FP8 blocks as FP32.
+
+        Raises:
+            FolderError: unreadable, not of floating point, or FP8 without (sound) scales.
+        """
+        tensor = self._shards.read(name)
+        if not tensor.dtype.is_floating_point:
+            raise FolderError(f"{self._folder}: {name} is of {tensor.dtype}: a weight must be of floating point")
+        if tensor.element_size() > 1:
+            return tensor.float() if tensor.dtype == torch.float64 else tensor
+        if self._block is None or name + SCALES not in self._scales:
+            raise FolderError(
+                f"{self._folder}: {name} is in FP8 without "
+                + ("quantization_config in config.json" if self._block is None else f"its scales {name}{SCALES}")
+            )
+        return dequantise_blocks(tensor, self._shards.read(name + SCALES), self._block, f"{self._folder}: {name}")
+
+
+class LiveCheckpoint:
+    """A model in memory, seen as a checkpoint."""
+
+    def __init__(self, model: Decoder) -> None:
+        self.config = model.config
+        self._state = model.state_dict()
+        self._stored = {s.name: s for s in stored_tensors(model.config, self._state)}
+        self.shapes = {n: tuple(select(self._state[s.parameter], s).shape) for n, s in self._stored.items()}
+
+    def read(self, name: str) -> Tensor:
+        """A view of the live weight."""
+        stored = self._stored[name]
+        return select(self._state[stored.parameter], stored).detach()
