@@ -140,7 +140,7 @@ def mtp_pair(make_model, tmp_path):
     """Our model, and transformers' MTP layers read from the very folder we wrote."""
     from transformers.modeling_layers import MtpModel
 
-    model = make_model(65, initializer_range=0.1, num_nextn_predict_layers=3, num_hidden_layers=3)
+    model = make_model(65, initializer_range=0.1, num_nextn_predict_layers=3, num_hidden_layers=3, rope_scaling=YARN)
     save_model(tmp_path, model)
     other = foreign(tmp_path)
     # transformers looks for layer 61 only, that of the published model

@@ -78,7 +78,9 @@ def quantised_block(config: dict[str, Any]) -> int | None:
     found = config.get("quantization_config")
     if not found:
         return None
-    method = found.get("quant_method") if isinstance(found, dict) else found
+    if not isinstance(found, dict):
+        raise ShapeError(f"quantization_config is {found!r}: it must be an object")
+    method = found.get("quant_method")
     if method != "fp8":
         raise ShapeError(f"quantization_config has quant_method {method!r}: only DeepSeek's fp8 blocks are supported")
     block = found.get("weight_block_size")
