@@ -362,7 +362,7 @@ def test_an_engine_failure_is_one_clear_error_and_the_server_goes_on(babbler):
             next(stream)
             waiting.start()
             served.wait_until(lambda _: len(served.worker.engine._rows) == 2)  # both are being answered
-            served.worker.engine.model.norm = None  # the engine's copy of the weights: its next step fails for real
+            served.worker.engine._cache = None  # its next step fails for real
             with pytest.raises(openai.APIError, match="the server goes on"):
                 gather(stream)
         waiting.join()

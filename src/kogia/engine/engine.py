@@ -32,13 +32,20 @@ def inference_copy(model: Decoder) -> Decoder:
     return twin
 
 
+def is_ready(model: Decoder) -> bool:
+    """Whether a model can be sampled from as it is: nothing trains it, and it is in its compute dtype already."""
+    frozen = not model.training and not any(parameter.requires_grad for parameter in model.parameters())
+    return frozen and model.embed_tokens.weight.dtype == model.dtype
+
+
 class Engine:
     """Samples from a model. `add` requests and `step` until they come out, or call `generate`."""
 
     def __init__(self, model: Decoder, tokenizer: Tokenizer, max_batch: int = 512, max_length: int = 0) -> None:
         """max_batch: requests in flight; max_length: tokens of prompt and reply together (0: the model's context)."""
         self.live, self.tokenizer = model, tokenizer
-        self.model = inference_copy(model)
+        self.model = model if is_ready(model) else inference_copy(model)
+        self._stops = np.array(sorted(tokenizer.stops))
         c = model.config
         self.max_batch = max_batch
         self.max_length = min(max_length or c.max_position_embeddings, c.max_position_embeddings)
@@ -163,7 +170,7 @@ class Engine:
         self._tokens[index, torch.from_numpy(length)] = tokens
         self._logprobs[index, torch.from_numpy(length)] = logprobs
         length += 1
-        stopped = tokens.numpy() == self.tokenizer.eos
+        stopped = np.isin(tokens.numpy(), self._stops)
         finished = np.flatnonzero(stopped | (length >= self._limit[first : first + n]))
         outputs = {int(i): self._output(first + int(i), "stop" if stopped[i] else "length") for i in finished}
         for i in reversed(finished):

@@ -21,6 +21,7 @@ from kogia.engine.request import SamplingParams
 from kogia.errors import FolderError, KogiaError
 from kogia.kernels.host import compute_dtype, set_threads
 from kogia.models.folder import load_model
+from kogia.places import locate
 from kogia.text.tokenizer import load_tokenizer
 
 logger = logging.getLogger("kogia.serve")
@@ -64,20 +65,22 @@ class _Call:
             self.loop.call_soon_threadsafe(self.events.put_nowait, event)
 
 
-def load_engine(folder: str | Path, max_batch: int, threads: int = 0) -> Engine:
-    """Read a model folder into an engine. threads: for arithmetic (0: all cores).
+def load_engine(model: str | Path, max_batch: int, threads: int = 0) -> Engine:
+    """Read a MODEL (see `places.locate`) into an engine. threads: for arithmetic (0: all cores).
 
     Raises:
-        FolderError, ShapeError: the folder cannot be read, or its tokenizer and its weights do not belong together.
+        FolderError, ShapeError: it cannot be read, or its tokenizer and its weights do not belong together.
     """
     set_threads(threads)
-    model, tokenizer = load_model(folder), load_tokenizer(folder)
-    known = model.config.vocab_size
+    path = locate(model)
+    tokenizer = load_tokenizer(path)
+    decoder = load_model(path, compute_dtype("auto")).eval().requires_grad_(False)
+    known = decoder.config.vocab_size
     if tokenizer.vocab_size > known:
         raise FolderError(
-            f"{folder}: tokenizer.json has {tokenizer.vocab_size} tokens, config.json says vocab_size {known}"
+            f"{path}: the tokenizer has {tokenizer.vocab_size} tokens, the configuration says vocab_size {known}"
         )
-    return Engine(model.compute_in(compute_dtype("auto")), tokenizer, max_batch)
+    return Engine(decoder, tokenizer, max_batch)
 
 
 class Worker:
