@@ -20,7 +20,9 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 # hardly longer than before on an idle machine (docs/LOG.md).
 SPIN = "2000"
 
-ModelArgument = Annotated[Path, typer.Argument(help="A model folder, such as runs/nano/final.")]
+ModelArgument = Annotated[
+    str, typer.Argument(help="A model folder, a .gguf file, a Hugging Face id, or the built-in smollm2.")
+]
 
 
 @app.command()
@@ -85,6 +87,24 @@ def serve(
     from kogia.serve.http import serve as listen
 
     listen(model, host=host, port=port, threads=threads)
+
+
+@app.command()
+def convert(
+    model: ModelArgument,
+    out: Annotated[Path, typer.Argument(help="Where to: a new folder, or a file whose name ends in .gguf.")],
+    dtype: Annotated[
+        str,
+        typer.Option(help="auto (as it is), float32, bfloat16, float16; folders: fp8, fp8-ue8m0; GGUF: q8_0."),
+    ] = "auto",
+) -> None:
+    """Write a model as a Hugging Face folder (also in DeepSeek's FP8 blocks) or as GGUF for llama.cpp."""
+    from kogia.convert import convert as write
+    from kogia.progress import ConversionBar
+
+    with ConversionBar() as bar:
+        write(model, out, dtype, bar)
+    print(f"Wrote {out}")
 
 
 @app.command()

@@ -72,7 +72,7 @@ def read_json(path: Path) -> Any:
         raise FolderError(f"{path} is missing") from None
     except OSError as error:
         raise FolderError(f"{path} cannot be read: {error.strerror}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # not JSON, not text, a number of 5,000 digits, nested too deep
         raise FolderError(f"{path} is not valid JSON: {error}") from None
 
 

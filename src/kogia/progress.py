@@ -4,8 +4,17 @@ import time
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
+from kogia.convert import Listener
 from kogia.plan.bill import BillEntry
 
 LINE_SECONDS = 10.0
@@ -68,3 +77,32 @@ class Terminal:
     def say(self, text: str) -> None:
         """A line that stays."""
         self.console.print(text, highlight=False)
+
+
+class ConversionBar(Listener):
+    """Warnings and progress of a conversion, on standard error."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True, soft_wrap=True, highlight=False)
+        columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+        self._progress = Progress(*columns, console=self._console, disable=not self._console.is_terminal)
+        self._task = self._progress.add_task("converting", total=None)
+        self._said = time.monotonic()
+
+    def __enter__(self) -> "ConversionBar":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def warn(self, text: str) -> None:
+        """A line that stays."""
+        self._console.print(f"warning: {text}", markup=False)
+
+    def progress(self, done: int, total: int) -> None:
+        """Move the bar, or print a line if there is no terminal and the last one is old."""
+        self._progress.update(self._task, completed=done, total=total)
+        if not self._console.is_terminal and time.monotonic() - self._said > LINE_SECONDS:
+            self._said = time.monotonic()
+            self._console.print(f"{done / 1e9:.1f} of {total / 1e9:.1f} GB written")

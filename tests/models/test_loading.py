@@ -218,7 +218,7 @@ MEASURE = textwrap.dedent("""
     if sys.argv[3] == "load":
         model = load_model(sys.argv[2])
     else:
-        convert(sys.argv[2], Path(sys.argv[2] + ".out"), sys.argv[3], warn=lambda text: None)
+        convert(sys.argv[2], Path(sys.argv[2] + ".out"), sys.argv[3])
     print(peak() - before)
 """)
 

@@ -1,10 +1,15 @@
 """Conversations as tokens."""
 
-import pytest
+import json
 
-from kogia.errors import PromptError
-from kogia.text.prompts import encode_chat, encode_question, encode_reply
-from kogia.text.tokenizer import ASSISTANT, BOS, END_THINK, EOS, SPECIALS, THINK, USER
+import pytest
+from tokenizers import AddedToken
+from tokenizers import Tokenizer as Backend
+
+from kogia.errors import FolderError, PromptError
+from kogia.text.prompts import chat_pieces, encode_chat, encode_question, encode_reply, render, reply_parser
+from kogia.text.styles import STYLES
+from kogia.text.tokenizer import ASSISTANT, BOS, END_THINK, EOS, SPECIALS, THINK, USER, Tokenizer, train_tokenizer
 
 
 def trusted(tokenizer, *parts: str) -> list[int]:
@@ -84,3 +89,243 @@ def test_half_a_surrogate_pair_is_the_clients_error(tiny_tokenizer):
     """JSON may hold "\\ud800"; it is no character, and no UTF-8 exists for it."""
     with pytest.raises(PromptError, match=r"messages\[0\]"):
         encode_chat(tiny_tokenizer, [user("\ud800")])
+
+
+# other models' layouts, by hand (against their own templates: tests/parity/test_prompts.py) --------------------------
+
+CHAT_TOKENS = (
+    "<|im_start|>", "<|im_end|>", "<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>",
+    "｜DSML｜", "<tool_call>", "</tool_call>", "<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>", "<｜tool▁sep｜>",
+)  # fmt: skip
+TOOLS = [{"type": "function", "function": {"name": "f", "description": "d", "parameters": {"type": "object"}}}]
+
+
+@pytest.fixture(scope="module")
+def styled():
+    """styled(style): a small tokenizer that has every layout's tokens, with that prompt style."""
+    plain = train_tokenizer(["hello world 안녕"] * 3, 280)
+    backend = Backend.from_str(plain._trusted.to_str())
+    backend.add_tokens([AddedToken(token, special=False, normalized=False) for token in CHAT_TOKENS])
+    text = backend.to_str()
+
+    def make(style: str) -> Tokenizer:
+        ends = {"llama3": "<|eot_id|>", "llama3.1": "<|eot_id|>", "qwen3": "<|im_end|>"}
+        bos = "<|begin_of_text|>" if style.startswith("llama") else BOS
+        config = {"kogia_prompt_style": style, "bos_token": bos, "eos_token": ends.get(style, EOS)}
+        return Tokenizer(Backend.from_str(text), config=config)
+
+    return make
+
+
+def called(*ids: str, arguments: str = "{}", **more) -> dict:
+    function = {"name": "f", "arguments": arguments}
+    return {"role": "assistant", "content": None, **more,
+            "tool_calls": [{"id": id, "type": "function", "function": function} for id in ids]}  # fmt: skip
+
+
+def result(id: str | None, content: str = "r") -> dict:
+    return {"role": "tool", "content": content, **({"tool_call_id": id} if id else {})}
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_every_style_lays_out_a_conversation(styled, style):
+    """And what it writes is encoded as what it reads: the control tokens are the layout's, one by one."""
+    tokenizer = styled(style)
+    messages = [
+        {"role": "system", "content": "시스템"},
+        user("<think> a"),
+        {"role": "assistant", "content": "b"},
+        user("c"),
+    ]
+    assert tokenizer.decode(encode_chat(tokenizer, messages)) == render(tokenizer, messages)
+    typed = encode_chat(tokenizer, [user(token) for token in tokenizer.ids])
+    harmless = encode_chat(tokenizer, [user("x") for _ in tokenizer.ids])
+    assert all(typed.count(id) == harmless.count(id) for id in tokenizer.ids.values())
+
+
+LLAMA = [
+    {"role": "system", "content": " Be brief. "},
+    user("안녕\n"),
+    {"role": "assistant", "content": "Hi."},
+    user("Bye"),
+]
+
+
+def test_llama3(styled):
+    assert render(styled("llama3"), LLAMA) == (
+        "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nBe brief.<|eot_id|>"
+        "<|start_header_id|>user<|end_header_id|>\n\n안녕<|eot_id|>"
+        "<|start_header_id|>assistant<|end_header_id|>\n\nHi.<|eot_id|>"
+        "<|start_header_id|>user<|end_header_id|>\n\nBye<|eot_id|>"
+        "<|start_header_id|>assistant<|end_header_id|>\n\n"
+    )
+
+
+def test_llama31_says_the_dates_even_without_a_system_message(styled):
+    dates = "Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n"
+    start = "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\n" + dates
+    assert render(styled("llama3.1"), LLAMA).startswith(start + "Be brief.<|eot_id|><|start_header_id|>user")
+    assert render(styled("llama3.1"), [user("x")]).startswith(start + "<|eot_id|><|start_header_id|>user")
+
+
+def test_a_base_model_gets_the_texts_only(styled):
+    tokenizer = styled("plain")
+    assert encode_question(tokenizer, "Once upon") == [tokenizer.bos, *tokenizer.encode("Once upon")]
+    assert render(tokenizer, [{"role": "system", "content": "a"}, user("b")]) == BOS + "a\n\nb"
+
+
+def test_v31_tools_as_its_model_card_words_them(styled):
+    assert render(styled("deepseek-v3.1"), [{"role": "system", "content": "S"}, user("U")], tools=TOOLS) == (
+        BOS + "S\n\n## Tools\nYou have access to the following tools:\n\n### f\nDescription: d\n\n"
+        'Parameters: {"type": "object"}\n\nIMPORTANT: ALWAYS adhere to this exact format for tool use:\n'
+        "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>tool_call_name<｜tool▁sep｜>tool_call_arguments<｜tool▁call▁end｜>"
+        "{additional_tool_calls}<｜tool▁calls▁end｜>\n\nWhere:\n"
+        "- `tool_call_name` must be an exact match to one of the available tools\n"
+        "- `tool_call_arguments` must be valid JSON that strictly follows the tool's Parameters Schema\n"
+        "- For multiple tool calls, chain them directly without separators or spaces"
+        "<｜User｜>U<｜Assistant｜></think>"
+    )
+
+
+def test_a_layouts_own_mention_of_a_control_token_is_one(styled):
+    """The tool instructions show the model the tokens themselves, as the published prompts do."""
+    tokenizer = styled("deepseek-v4")
+    ids = encode_chat(tokenizer, [user("x")], tools=TOOLS)
+    assert ids.count(tokenizer.ids["｜DSML｜"]) == 9 and ids.count(tokenizer.ids[THINK]) == 3
+
+
+@pytest.mark.parametrize(
+    ("style", "begun", "tail"),
+    [
+        ("kogia", {"content": "So"}, "<｜Assistant｜>So"),
+        ("kogia", {"content": "So", "reasoning_content": "a"}, "<｜Assistant｜><think>\na\n</think>\n\nSo"),
+        ("kogia", {"content": "", "reasoning_content": "a"}, "<｜Assistant｜><think>\na"),
+        ("deepseek-v2", {"content": "So"}, "Assistant: So"),
+        ("deepseek-r1", {"content": "", "reasoning_content": "a"}, "<｜Assistant｜><think>\na"),
+        ("deepseek-v3.1", {"content": "So", "reasoning_content": "a"}, "<｜Assistant｜></think>So"),
+        ("deepseek-v3.2", {"content": "So"}, "<｜Assistant｜></think>So"),
+        ("qwen3", {"content": "", "reasoning_content": "a"}, "<|im_start|>assistant\n<think>\na"),
+        ("qwen3", {"content": ""}, "<|im_start|>assistant\n"),
+        ("chatml", {"content": "So"}, "<|im_start|>assistant\nSo"),
+        ("llama3", {"content": "So"}, "<|end_header_id|>\n\nSo"),
+        ("plain", {"content": "So"}, "x\n\nSo"),
+    ],
+)
+def test_a_reply_to_go_on_with(styled, style, begun, tail):
+    messages = [user("x"), {"role": "assistant", **begun}]
+    assert render(styled(style), messages, continue_last=True).endswith(tail)
+
+
+@pytest.mark.parametrize(
+    ("effort", "words"), [("low", ""), (None, "Absolute"), ("high", "Absolute"), ("max", "Beyond")]
+)
+def test_v4s_effort_comes_first(styled, effort, words):
+    prompt = render(styled("deepseek-v4"), [user("x")], effort=effort)
+    assert prompt.startswith(BOS + (f"Reasoning Effort: {words} maximum" if words else "<｜User｜>x"))
+    assert render(styled("deepseek-v4"), [user("x")], effort=effort, thinking=False) == (
+        BOS + "<｜User｜>x<｜Assistant｜></think>"
+    )
+
+
+@pytest.mark.parametrize(
+    ("style", "messages", "options", "named"),
+    [
+        ("qwen3", [user("x"), called("a")], {}, r"messages\[1\]\.tool_calls: .* answers 'a'"),
+        ("qwen3", [user("x"), {"role": "assistant", "content": "y"}], {}, "last message must have role user or tool"),
+        ("qwen3", [user("x"), called("a", "b"), result("a")], {}, r"messages\[1\]\.tool_calls: .* answers 'b'"),
+        ("qwen3", [user("x"), called("a"), user("y")], {}, r"messages\[1\]\.tool_calls: .* answers 'a'"),
+        ("qwen3", [user("x"), result("a")], {}, r"messages\[1\]\.role is 'tool', but no call 'a'"),
+        ("qwen3", [user("x"), called("a"), result("b")], {}, r"messages\[2\]\.role is 'tool', but no call 'b'"),
+        ("qwen3", [user("x"), called("a"), result("a"), result("a")], {}, r"messages\[3\]\.role is 'tool'"),
+        ("qwen3", [user("x"), called("a"), {"role": "tool", "content": 3}], {}, r"messages\[2\]\.content is int"),
+        ("qwen3", [user("x"), {"role": "assistant", "content": None}], {}, r"messages\[1\]\.content is NoneType"),
+        ("qwen3", [user("x"), {"role": "assistant", "tool_calls": [3]}], {}, r"messages\[1\]\.tool_calls\[0\] must be"),
+        ("qwen3", [user("x"), {"role": "assistant", "tool_calls": {}}], {}, r"messages\[1\]\.tool_calls is dict"),
+        ("qwen3", ["x"], {}, r"messages\[0\] is str"),
+        ("qwen3", [{"role": "function", "content": "x"}], {}, r"messages\[0\]\.role is 'function': .* or tool"),
+        ("qwen3", [{**user("x"), "reasoning_content": 3}], {}, r"messages\[0\]\.reasoning_content is int"),
+        ("qwen2.5", [user("x"), called("a", arguments="{"), result("a")], {}, r"\[0\]\.function\.arguments is not"),
+        ("deepseek-v4", [user("x"), called("a", arguments="[1]"), result("a")], {}, r"arguments is a list"),
+        ("deepseek-v3.2", [user("x"), called("a", arguments='{"a": "\\ud800"}'), result("a")], {}, "half a surrogate"),
+        ("deepseek-v4", [user("x")], {"tools": [{"name": "f"}]}, r"tools\[0\] must be"),
+        ("deepseek-v4", [user("x")], {"tools": [{"function": {"name": 3}}]}, r"tools\[0\]\.function\.name is int"),
+        ("deepseek-v3", [user("x")], {"tools": TOOLS}, r"tools: .*deepseek-v3.* no place"),
+        ("llama3", [user("x"), called("a"), result("a")], {}, r"messages\[1\]\.tool_calls: .* no tool calls"),
+        ("kogia", [user("x")], {"tools": TOOLS}, "no place"),
+        ("kogia", [user("x")], {"thinking": False}, "kogia always thinks"),
+        ("deepseek-v3", [user("x")], {"thinking": True}, "deepseek-v3 does not think"),
+        ("deepseek-v4", [user("x")], {"effort": "huge"}, "effort is 'huge'.* low, high, max"),
+        ("qwen3", [user("x")], {"effort": "low"}, "effort is 'low'.*leave it out"),
+        ("qwen3", [user("x")], {"continue_last": True}, "last message must have role assistant"),
+        ("qwen3", [user("x"), called("a")], {"continue_last": True}, "answers 'a'"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_errors_of_tools_and_options(styled, style, messages, options, named):
+    with pytest.raises(PromptError, match=named):
+        encode_chat(styled(style), messages, **options)
+
+
+def test_results_without_ids_answer_in_order(styled):
+    messages = [user("x"), called("a", "b"), result(None, "first"), result(None, "second")]
+    assert render(styled("deepseek-v4"), messages).endswith(
+        "<tool_result>first</tool_result>\n\n<tool_result>second</tool_result><｜Assistant｜><think>"
+    )
+
+
+def test_a_style_that_does_not_exist_is_refused(styled):
+    with pytest.raises(FolderError, match=r"kogia_prompt_style is 'v5'.*deepseek-v4"):
+        styled("v5")
+
+
+def test_chat_pieces_join_to_the_prompt(tiny_tokenizer):
+    assert "".join(chat_pieces(tiny_tokenizer, [user("x")])) == render(tiny_tokenizer, [user("x")])
+
+
+@pytest.mark.parametrize(
+    ("style", "options", "reply", "expected"),
+    [
+        ("kogia", {}, "<think>\na\n</think>\n\nb", [("reasoning", "a"), ("content", "b")]),
+        ("deepseek-r1", {}, "a\n</think>\n\nb", [("reasoning", "a"), ("content", "b")]),
+        ("deepseek-v3.1", {"thinking": True}, "a</think>b", [("reasoning", "a"), ("content", "b")]),
+        ("deepseek-v3.1", {}, "a</think>b", [("content", "a</think>b")]),
+        ("qwen3", {}, "<think>\na\n</think>\n\nb", [("reasoning", "a"), ("content", "b")]),
+        ("qwen3", {"thinking": False}, "\n\nb", [("content", "b")]),
+        ("deepseek-v4", {}, "a</think>b", [("reasoning", "a"), ("content", "b")]),
+        ("deepseek-v4", {"thinking": False}, "b", [("content", "b")]),
+        ("llama3", {}, "b", [("content", "b")]),
+    ],
+)
+def test_the_parser_knows_where_the_prompt_left_off(styled, style, options, reply, expected):
+    tokenizer = styled(style)
+    prompt = encode_chat(tokenizer, [user("x"), {"role": "assistant", "content": "y"}, user("z")], **options)
+    assert reply_parser(tokenizer, prompt).feed(reply, last=True) == expected
+
+
+def test_the_parser_goes_on_where_a_begun_reply_stopped(styled):
+    tokenizer = styled("deepseek-v4")
+    begun = {"role": "assistant", "content": "", "reasoning_content": "first"}
+    prompt = encode_chat(tokenizer, [user("x"), begun], continue_last=True)
+    assert reply_parser(tokenizer, prompt).feed("\nthen</think>b", last=True) == [
+        ("reasoning", "\nthen"), ("content", "b"),
+    ]  # fmt: skip
+
+
+def test_calls_are_left_in_the_text_when_nobody_asked_for_tools(styled):
+    tokenizer = styled("qwen3")
+    reply = '<tool_call>\n{"name": "f", "arguments": {}}\n</tool_call>'
+    prompt = encode_question(tokenizer, "x")
+    assert reply_parser(tokenizer, prompt, calls=False).feed(reply, last=True) == [("content", reply)]
+    (delta,) = reply_parser(tokenizer, prompt).feed(reply, last=True)
+    assert (delta.index, delta.name, json.loads(delta.arguments)) == (0, "f", {})
+
+
+def test_a_reply_ends_as_the_style_ends_turns(styled):
+    tokenizer = styled("qwen3")
+    assert encode_reply(tokenizer, "Hi.") == [*tokenizer.encode("Hi."), tokenizer.ids["<|im_end|>"]]
+
+
+def test_the_old_seam_between_two_system_messages_stays(tiny_tokenizer):
+    """Kogia's own prompts never merged letters across messages; recipes' results depend on their exact tokens."""
+    two = [{"role": "system", "content": "hel"}, {"role": "system", "content": "lo"}, user("x")]
+    assert encode_chat(tiny_tokenizer, two)[1:-3] == [*tiny_tokenizer.encode("hel"), *tiny_tokenizer.encode("lo")]

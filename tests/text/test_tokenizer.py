@@ -6,9 +6,10 @@ import random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import AddedToken
 
 from kogia.errors import CorpusError, FolderError
-from kogia.text.tokenizer import SPECIALS, Detokenizer, load_tokenizer, train_tokenizer
+from kogia.text.tokenizer import SPECIALS, Detokenizer, is_control, load_tokenizer, train_tokenizer
 
 SAMPLES = [
     "Hello, world! 3 + 4 = 7.",
@@ -133,6 +134,105 @@ def test_a_tokenizer_without_our_special_tokens_is_refused(tiny_tokenizer, tmp_p
     path.write_text(json.dumps(values))
     with pytest.raises(FolderError, match="no token <think>"):
         load_tokenizer(tmp_path)
+
+
+def foreign(tokenizer, folder, said: dict | None = None, /, **files) -> None:
+    """A folder of somebody else's: no <think>, and the given tokenizer_config.json and other files."""
+    tokenizer.save(folder)
+    path = folder / "tokenizer.json"
+    path.write_text(path.read_text().replace("<think>", "<thunk>"))
+    (folder / "tokenizer_config.json").unlink()
+    if said is not None:
+        (folder / "tokenizer_config.json").write_text(json.dumps(said))
+    for name, value in files.items():
+        (folder / f"{name}.json").write_text(json.dumps(value))
+
+
+def test_stops_are_gathered_from_all_files(tiny_tokenizer, tmp_path):
+    foreign(tiny_tokenizer, tmp_path, {}, generation_config={"eos_token_id": [1, 7]}, config={"eos_token_id": 9})
+    tokenizer = load_tokenizer(tmp_path)
+    assert (tokenizer.eos, tokenizer.stops) == (1, {1, 7, 9})
+    assert tokenizer.style == "deepseek-v3"  # by its tokens
+
+
+def test_kogias_own_stops_with_eos_alone(tiny_tokenizer):
+    assert tiny_tokenizer.stops == {tiny_tokenizer.eos} == {tiny_tokenizer.end_of_turn}
+    assert tiny_tokenizer.style == "kogia"
+
+
+def test_a_chat_template_in_a_file_of_its_own_is_recognised(tiny_tokenizer, tmp_path):
+    foreign(tiny_tokenizer, tmp_path, {"eos_token": {"content": "<｜end▁of▁sentence｜>"}, "bos_token": None})
+    (tmp_path / "chat_template.jinja").write_text("{{ '<|im_start|>' }} ... enable_thinking")
+    tokenizer = load_tokenizer(tmp_path)
+    assert (tokenizer.style, tokenizer.bos) == ("qwen3", None)
+    tokenizer.save(tmp_path / "again")
+    assert load_tokenizer(tmp_path / "again").style == "qwen3"
+
+
+def test_the_style_that_is_written_down_counts(tiny_tokenizer, tmp_path):
+    foreign(tiny_tokenizer, tmp_path, {"kogia_prompt_style": "deepseek-v2", "chat_template": "<|im_start|>"})
+    assert load_tokenizer(tmp_path).style == "deepseek-v2"
+
+
+@pytest.mark.parametrize(
+    ("config", "files", "named"),
+    [
+        ({"eos_token": "<nope>"}, {}, r"tokenizer\.json: .* no token <nope>"),
+        ({"eos_token": None}, {}, r"must name it as eos_token"),
+        ({"bos_token": 3}, {}, r"tokenizer_config\.json: bos_token is 3"),
+        ({"kogia_prompt_style": ["x"]}, {}, r"kogia_prompt_style is \['x'\]"),
+        ([], {}, r"tokenizer_config\.json holds a list"),
+        ({}, {"generation_config": {"eos_token_id": "1"}}, r"generation_config\.json: eos_token_id is '1'"),
+        ({}, {"config": {"eos_token_id": [1, -1]}}, r"config\.json: eos_token_id is \[1, -1\]"),
+    ],
+    ids=str,
+)
+def test_files_that_do_not_fit_are_refused_by_name(tiny_tokenizer, tmp_path, config, files, named):
+    foreign(tiny_tokenizer, tmp_path, config, **files)
+    with pytest.raises(FolderError, match=named) as caught:
+        load_tokenizer(tmp_path)
+    assert str(tmp_path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}},
+        {"model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}, "decoder": {"type": "Fuse"}},
+        {"model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}},
+    ],
+    ids=str,
+)
+def test_other_kinds_of_tokenizers_are_refused(tmp_path, content):
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"version": "1.0", "added_tokens": [], **content}))
+    with pytest.raises(FolderError, match=r"tokenizer\.json: .* byte-level BPE only"):
+        load_tokenizer(tmp_path)
+
+
+def test_a_tokenizer_that_cuts_texts_short_does_not_here(tiny_tokenizer, tmp_path):
+    tiny_tokenizer.save(tmp_path)
+    path = tmp_path / "tokenizer.json"
+    values = json.loads(path.read_text())
+    values["truncation"] = {"direction": "Right", "max_length": 3, "strategy": "LongestFirst", "stride": 0}
+    path.write_text(json.dumps(values))
+    assert load_tokenizer(tmp_path).encode_trusted("hello world") == tiny_tokenizer.encode_trusted("hello world")
+
+
+def test_rows_beyond_the_vocabulary_say_nothing(tiny_tokenizer):
+    """Models round their vocabularies up; such a row may be sampled by a model that was never trained."""
+    assert tiny_tokenizer.token_bytes(tiny_tokenizer.vocab_size) == b""
+    assert tiny_tokenizer.decode([*tiny_tokenizer.encode("가"), 10**6]) == "가"
+
+
+@pytest.mark.parametrize(
+    ("text", "special", "control"),
+    [
+        ("<think>", False, True), ("｜DSML｜", False, True), ("<dsml:", False, True), ("[INST]", False, True),
+        ("õ", False, False), ("  \n", False, False), ("õ", True, True), ("word", False, True),
+    ],
+)  # fmt: skip
+def test_which_added_tokens_are_control(text, special, control):
+    assert is_control(AddedToken(text, special=special)) is control
 
 
 # streaming -----------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ A model is one file, or several with an index {"weight_map": {tensor: file}}.
 import contextlib
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -23,7 +23,7 @@ __all__ = ["INDEX", "SINGLE", "Entry", "Shards", "Size", "write_shards"]
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 # DeepSeek-V3 has 92 thousand tensors in 163 files and an index of 9 MB; V4-Pro has half as many again.
-MAX_INDEX, MAX_TENSORS, MAX_SHARDS = 24 << 20, 200_000, 4_096
+MAX_INDEX, MAX_TENSORS, MAX_SHARDS = 24 << 20, 160_000, 4_096
 MAX_BYTES = 8 << 40  # of all shards: V4-Pro's 1.6 trillion weights in FP32 are 6.4 TB
 PER_SHARD = 8_192  # tensors that `write_shards` puts in one file: far below what a header may hold
 
@@ -127,7 +127,7 @@ def _weight_map(path: Path, text: JsonText) -> dict[str, str]:
     for name in text.members():
         check_name(path, name)
         shard = text.string()
-        if not SHARD_NAME.fullmatch(shard):
+        if shard not in files and not SHARD_NAME.fullmatch(shard):
             raise FolderError(
                 f"{path} says that {name} is in {shown(shard)}, which is not the plain name of a .safetensors file"
             )
@@ -165,13 +165,21 @@ def _nothing_here(folder: Path) -> str:
 # writing -------------------------------------------------------------------------------------------------------------
 
 
-def write_shards(folder: Path, tensors: Iterable[tuple[str, Tensor]], sizes: Sequence[Size], max_bytes: int) -> None:
+Lazy = Tensor | Callable[[], Tensor]  # a tensor, or what makes it when it is needed
+
+
+def write_shards(
+    folder: Path, tensors: Iterable[tuple[str, Lazy]], sizes: Sequence[Size], max_bytes: int, resume: bool = False,
+    wrote: Callable[[int], None] = lambda size: None,
+) -> None:  # fmt: skip
     """Write tensors as `model.safetensors`, or as shards of at most `max_bytes` (or one tensor) each and an index.
 
     `sizes` says what `tensors` will yield, in the same order; so one tensor is in memory at a time. File names and
     bytes are those of Hugging Face's libraries. All files are complete on the disk before the first takes its place,
     and the index comes last: after a full disk the folder holds what it held before, and one killed at the wrong
     moment lacks its index. Weights that were in the folder before are replaced.
+    resume: instead, each file takes its place when it is complete, and one that is there is taken as written before
+    from the same tensors. wrote: is told the bytes of each tensor when it is on the disk.
 
     Raises:
         DiskFullError: no space left. ValueError: `tensors` does not keep what `sizes` promises.
@@ -179,9 +187,17 @@ def write_shards(folder: Path, tensors: Iterable[tuple[str, Tensor]], sizes: Seq
     stream = iter(tensors)
     shards = _plan(sizes, max_bytes)
     names = _file_names(len(shards))
-    with contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as all_at_once:
         for file_name, shard in zip(names, shards, strict=True):
-            _write_file(stack.enter_context(written_whole(folder / file_name)), shard, stream)
+            path = folder / file_name
+            if resume and _is_complete(path, shard):
+                for size, _ in zip(shard, stream):  # noqa: B905  (takes no more of the stream than the shard has)
+                    wrote(count_bytes(size))
+            elif resume:
+                with written_whole(path) as temporary:
+                    _write_file(temporary, shard, stream, wrote)
+            else:
+                _write_file(all_at_once.enter_context(written_whole(path)), shard, stream, wrote)
         if next(stream, None) is not None:
             raise ValueError("more tensors than sizes")
         (folder / INDEX).unlink(missing_ok=True)  # from here on the old shards may be replaced
@@ -212,18 +228,31 @@ def _file_names(count: int) -> list[str]:
     return [SINGLE] if count == 1 else [f"model-{k:05d}-of-{count:05d}.safetensors" for k in range(1, count + 1)]
 
 
-def _write_file(path: Path, shard: list[Size], stream: Iterator[tuple[str, Tensor]]) -> None:
+def _is_complete(path: Path, shard: list[Size]) -> bool:
+    """Whether a file that takes its place only when it is whole is there, and says it holds just these tensors."""
+    header, _ = make_header(shard)
+    if not path.is_file() or path.stat().st_size != len(header) + sum(map(count_bytes, shard)):
+        return False
+    with path.open("rb") as file:
+        return file.read(len(header)) == header
+
+
+def _write_file(
+    path: Path, shard: list[Size], stream: Iterator[tuple[str, Lazy]], wrote: Callable[[int], None]
+) -> None:
     header, begins = make_header(shard)
     with path.open("wb") as file:
         file.write(header)
         for size in shard:
             _write_tensor(file, begins[size[0]], size, stream)
+            wrote(count_bytes(size))
         file.flush()
         os.fsync(file.fileno())  # a full disk is to be noticed before any file takes its place
 
 
-def _write_tensor(file: BinaryIO, at: int, size: Size, stream: Iterator[tuple[str, Tensor]]) -> None:
-    name, tensor = next(stream, ("nothing", torch.empty(0)))
+def _write_tensor(file: BinaryIO, at: int, size: Size, stream: Iterator[tuple[str, Lazy]]) -> None:
+    name, lazy = next(stream, ("nothing", torch.empty(0)))
+    tensor = lazy if isinstance(lazy, Tensor) else lazy()
     if (name, tensor.dtype, tuple(tensor.shape)) != size:
         raise ValueError(f"{name}, {tensor.dtype}, {tuple(tensor.shape)} came where {size} was promised")
     file.seek(at)

@@ -73,8 +73,11 @@ class JsonText:
         return value
 
     def _next(self) -> str:
-        space = SPACE.match(self.text, self.at)
-        self.at = space.end() if space else self.at
+        """The character that comes after white space, or "" at the end."""
+        character = self.text[self.at : self.at + 1]
+        if character > " ":
+            return character  # nearly always
+        self.at = SPACE.match(self.text, self.at).end()  # type: ignore[union-attr]  # matches at least nothing
         return self.text[self.at : self.at + 1]
 
     def _take(self, character: str) -> None:

@@ -1,6 +1,7 @@
 """Models in from disk and out to a Hugging Face folder, tensor by tensor."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from kogia.errors import FolderError
 from kogia.files import write_json
+from kogia.formats.header import count_bytes
 from kogia.formats.safetensors import write_shards
 from kogia.kernels.fp8 import quantise_blocks
 from kogia.models.checkpoint import SCALES, Checkpoint, LiveCheckpoint, open_checkpoint
@@ -120,7 +122,7 @@ def _read(
         if s.name not in checkpoint.shapes:
             continue
         tensor, place = checkpoint.read(s.name), select(weights[s.parameter], s)
-        if not torch.isfinite(tensor).all():
+        if not torch.stack(tensor.aminmax()).isfinite().all():  # without a copy of the tensor's size
             raise FolderError(f"{path}: {s.name} holds values that are not finite (NaN or infinity): copy it again")
         if not s.copy:
             place.copy_(tensor)
@@ -139,12 +141,15 @@ def save_model(folder: Path, model: Decoder, generation: dict[str, Any] | None =
 
 def write_folder(
     folder: Path, checkpoint: Checkpoint, dtype: torch.dtype, generation: dict[str, Any] | None = None,
-    ue8m0: bool = False, shard_bytes: int = SHARD_BYTES,
+    ue8m0: bool = False, shard_bytes: int = SHARD_BYTES, resume: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:  # fmt: skip
     """Write a Hugging Face folder, holding one tensor at a time.
 
     dtype: float32, bfloat16, float16, or float8_e4m3fn: the layers' matrices in blocks as DeepSeek publishes them,
     the rest in BF16. ue8m0: FP8 scales are powers of two (DeepSeek-V3.1). The balancing bias stays FP32.
+    resume: shards that an earlier, killed call wrote to this folder from the same checkpoint are kept.
+    progress: told the bytes written so far and those of the whole, after each tensor.
 
     Raises:
         FolderError: the checkpoint lacks a tensor. DiskFullError.
@@ -164,7 +169,14 @@ def write_folder(
     defaults = {"bos_token_id": config.bos_token_id, "eos_token_id": values["eos_token_id"], "do_sample": True}
     write_json(folder / "generation_config.json", defaults | (generation or {}))
     sizes = [size for s in stored for size in _sizes(s, select(expected[s.parameter], s), dtype)]
-    write_shards(folder, _tensors(checkpoint, stored, dtype, ue8m0), sizes, shard_bytes)
+    total, done = sum(count_bytes(size) for size in sizes), 0
+
+    def wrote(size: int) -> None:
+        nonlocal done
+        done += size
+        progress(done, total)
+
+    write_shards(folder, _tensors(checkpoint, stored, dtype, ue8m0), sizes, shard_bytes, resume, wrote)
 
 
 def _plain(dtype: torch.dtype) -> torch.dtype:
@@ -183,15 +195,16 @@ def _sizes(s: Stored, tensor: Tensor, dtype: torch.dtype) -> list[tuple[str, tor
 
 def _tensors(
     checkpoint: Checkpoint, stored: list[Stored], dtype: torch.dtype, ue8m0: bool
-) -> Iterator[tuple[str, Tensor]]:
+) -> Iterator[tuple[str, Callable[[], Tensor]]]:
+    """Names and how to make the tensors, in the order of `_sizes`; a tensor that nobody asks for is not read."""
     originals = {s.parameter: s.name for s in reversed(stored) if not s.copy}
     for s in stored:
-        tensor = checkpoint.read(originals[s.parameter] if s.copy else s.name)
+        read = partial(checkpoint.read, originals[s.parameter] if s.copy else s.name)
         if s.name.endswith("e_score_correction_bias"):
-            yield s.name, tensor.float()
+            yield s.name, lambda read=read: read().float()  # type: ignore[misc]
         elif dtype != torch.float8_e4m3fn or not is_matrix_of_a_layer(s.name):
-            yield s.name, tensor.to(_plain(dtype))
+            yield s.name, lambda read=read: read().to(_plain(dtype))  # type: ignore[misc]
         else:
-            codes, scales = quantise_blocks(tensor.float(), FP8_BLOCK, ue8m0)
-            yield s.name, codes
-            yield s.name + SCALES, scales
+            pair = cache(lambda read=read: quantise_blocks(read().float(), FP8_BLOCK, ue8m0))
+            yield s.name, lambda pair=pair: pair()[0]  # type: ignore[misc]
+            yield s.name + SCALES, lambda pair=pair: pair()[1]  # type: ignore[misc]

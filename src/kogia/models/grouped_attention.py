@@ -61,10 +61,8 @@ class GroupedAttention(nn.Module):
         rows = torch.arange(len(x), device=x.device).unsqueeze(1)
         cache_BSL[rows, at_BT] = torch.cat((k.flatten(-2), v.flatten(-2)), -1).to(cache_BSL.dtype)
         keys, values = (part.unflatten(-1, (-1, c.head_dim)).transpose(1, 2) for part in cache_BSL.chunk(2, dim=-1))
-        q_BGND = q.unflatten(2, (c.num_key_value_heads, -1)).transpose(1, 2).flatten(2, 3)  # N: T tokens x H/G heads
-        scores = (q_BGND @ keys.transpose(-1, -2)).unflatten(2, (x.shape[1], -1))
-        hidden = torch.arange(cache_BSL.shape[1], device=x.device) > at_BT.unsqueeze(-1)
-        scores = (scores.float() * self.scale).masked_fill(hidden[:, None, :, None], float("-inf"))
-        weights = torch.softmax(scores, dim=-1).to(x.dtype)
-        out = (weights.flatten(2, 3) @ values).unflatten(2, (x.shape[1], -1))
-        return self.o_proj(out.transpose(1, 2).flatten(2))
+        seen = torch.arange(cache_BSL.shape[1], device=x.device) <= at_BT.unsqueeze(-1)
+        out = F.scaled_dot_product_attention(  # scores in FP32 even over a BF16 cache, which decides near ties rightly
+            q.transpose(1, 2), keys, values, seen.unsqueeze(1), scale=self.scale, enable_gqa=True
+        )
+        return self.o_proj(out.transpose(1, 2).flatten(-2))

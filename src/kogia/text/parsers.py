@@ -44,10 +44,14 @@ class StreamParser:
     A marker may come in several pieces, so a tail that could still become one is held back until it is decided.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, start: str = "start", until: tuple[str, ...] = (), fresh: bool = True) -> None:
+        """start: "reasoning" or "content" where the prompt has opened or closed <think> itself, else "start".
+        until: further markers that end the reasoning; they belong to the content. fresh: whether `start` has just
+        begun, so that newlines at its beginning are layout."""
         self._text = ""  # not yet handed out
-        self._place = "start"  # start -> reasoning -> content
-        self._skip_newlines = False
+        self._place = start  # start -> reasoning -> content
+        self._enders = (END_THINK, *until)
+        self._skip_newlines = fresh and start != "start"
 
     def feed(self, piece: str, last: bool = False) -> list[tuple[str, str]]:
         """Add a piece; returns ("reasoning" | "content", text) in order, never an empty text."""
@@ -76,18 +80,22 @@ class StreamParser:
         return self._reasoning(last)
 
     def _reasoning(self, last: bool) -> list[tuple[str, str]]:
-        done, marker, rest = self._text.partition(END_THINK)
-        if marker:
-            self._text, self._place, self._skip_newlines = rest, "content", True
+        found = [self._text.index(marker) for marker in self._enders if marker in self._text]
+        if found:
+            at = min(found)
+            done, rest = self._text[:at], self._text[at:]
+            self._text, self._place, self._skip_newlines = rest.removeprefix(END_THINK), "content", True
             return [("reasoning", done.rstrip("\n"))]
-        held = 0 if last else _undecided(self._text)
-        cut = len(self._text) - held
+        cut = len(self._text) - (0 if last else undecided(self._text, self._enders))
         text, self._text = self._text[:cut], self._text[cut:]
         return [("reasoning", text.rstrip("\n") if last else text)]
 
 
-def _undecided(text: str) -> int:
-    """How many characters at the end may still turn into newlines before </think>, or into </think> itself."""
-    tail = next((n for n in range(len(END_THINK) - 1, 0, -1) if text.endswith(END_THINK[:n])), 0)
+def undecided(text: str, markers: tuple[str, ...]) -> int:
+    """How many characters at the end may still turn into newlines before one of `markers`, or into the marker."""
+    longest = max(map(len, markers)) - 1
+    tail = next(
+        (n for n in range(longest, 0, -1) if any(m.startswith(text[-n:]) for m in markers) and n <= len(text)), 0
+    )
     body = text[: len(text) - tail]
     return tail + len(body) - len(body.rstrip("\n"))

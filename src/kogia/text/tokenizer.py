@@ -1,8 +1,12 @@
-"""Byte-level BPE with DeepSeek's special tokens: train, load, save, and decode while tokens arrive."""
+"""Byte-level BPE: Kogia's own tokenizer and everybody's `tokenizer.json`; decode while tokens arrive.
+
+Two encoders share one vocabulary. The trusted one sees the control tokens (<think>, <｜User｜>, <|im_end|> ...); the
+plain one, which text from outside goes through, does not know that they exist.
+"""
 
 import codecs
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +14,14 @@ from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trai
 from tokenizers import Tokenizer as Backend
 
 from kogia.errors import CorpusError, FolderError
-from kogia.files import write_json, write_text
+from kogia.files import read_json, write_json, write_text
+from kogia.text.styles import STYLE_KEY, STYLES, find_style
 
 BOS, EOS = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"
 USER, ASSISTANT = "<｜User｜>", "<｜Assistant｜>"
 THINK, END_THINK = "<think>", "</think>"
 SPECIALS = (BOS, EOS, USER, ASSISTANT, THINK, END_THINK)
+LARGEST_FILE = 64 * 2**20  # bytes of tokenizer.json; the largest vocabularies in use take half of it
 
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"
@@ -34,17 +40,63 @@ _PRINTABLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
 _BYTES = {chr(byte): byte for byte in _PRINTABLE}
 _BYTES |= {chr(256 + i): byte for i, byte in enumerate(sorted(set(range(256)) - set(_PRINTABLE)))}
 
+# Where a tokenizer_config.json does not say: the names in use, the most particular first.
+_KNOWN_BOS = (BOS, "<|begin_of_text|>")
+_KNOWN_EOS = (EOS, "<|im_end|>", "<|eot_id|>", "<|end_of_text|>", "<|endoftext|>")
+
 
 class Tokenizer:
-    """Text <-> token ids. Plain text never becomes a special token; only `encode_trusted` may make one."""
+    """Text <-> token ids. Plain text never becomes a control token; only `encode_trusted` may make one.
 
-    def __init__(self, backend: Backend) -> None:
+    ids: {text: id} of the control tokens, in the order of their ids. bos: None when the model knows none.
+    eos: the end token. end_of_turn: what the style writes after a reply. stops: all ids that end a reply.
+    style: the prompt style's name (kogia.text.styles). vocab_size: one more than the largest id.
+    """
+
+    def __init__(self, backend: Backend, *, config: Mapping[str, Any] | None = None, stops: Iterable[int] = ()) -> None:
+        """Wrap a byte-level BPE tokenizer.
+
+        config: what stands in tokenizer_config.json (bos_token, eos_token, chat_template, kogia_prompt_style); what
+            is left out is guessed from the vocabulary. stops: further ids that end a reply (generation_config.json).
+
+        Raises:
+            FolderError: not byte-level BPE, no end token, or a token that is named but not there.
+        """
+        _require_byte_level(backend)
+        backend.no_truncation()  # some files ship with it on, which would cut prompts short
+        backend.no_padding()
+        added = dict(sorted(backend.get_added_tokens_decoder().items()))
         self._trusted = backend
-        self._plain = Backend.from_str(backend.to_str())
-        self._plain.encode_special_tokens = True
-        self.ids = {token: self._id(token) for token in SPECIALS}
-        self.bos, self.eos = self.ids[BOS], self.ids[EOS]
-        self.vocab_size = backend.get_vocab_size()
+        self._plain, self._renumber = _without_control_tokens(backend, added)
+        self._token_bytes = {id: token.content.encode() for id, token in added.items()}
+        self.ids = {token.content: id for id, token in added.items() if is_control(token)}
+        self.config = dict(config or {})
+        if config is None and set(self.ids) == set(SPECIALS):
+            self.config[STYLE_KEY] = "kogia"
+        self._set_ends(stops)
+        self.vocab_size = max([backend.get_vocab_size(with_added_tokens=False), *(id + 1 for id in added)])
+
+    def _set_ends(self, stops: Iterable[int]) -> None:
+        eos = self._named("eos_token", _KNOWN_EOS)
+        if eos is None:
+            raise FolderError("no token is known to end a reply: tokenizer_config.json must name it as eos_token")
+        self.style = find_style(self.config, self.ids, eos)
+        bos = self._named("bos_token", _KNOWN_BOS)
+        self.bos = None if bos is None else self._id(bos)
+        self.eos = self._id(eos)
+        if self.style == "kogia":
+            for token in SPECIALS:
+                self._id(token)
+        ends = [self.ids[end] for end in STYLES[self.style].ends if end in self.ids]
+        self.end_of_turn = ends[0] if ends else self.eos
+        self.stops = frozenset([self.eos, *ends, *stops])
+
+    def _named(self, key: str, known: Sequence[str]) -> str | None:
+        """The text of the token that tokenizer_config.json names under `key`, or else the first known one there is."""
+        if key in self.config:
+            named = self.config[key]
+            return named.get("content") if isinstance(named, dict) else named
+        return next((token for token in known if self._trusted.token_to_id(token) is not None), None)
 
     def _id(self, token: str) -> int:
         found = self._trusted.token_to_id(token)
@@ -53,30 +105,73 @@ class Tokenizer:
         return int(found)
 
     def encode(self, text: str) -> list[int]:
-        """Encode text from outside: what looks like a special token is spelled out in ordinary ones."""
-        return list(self._plain.encode(text, add_special_tokens=False).ids)
+        """Encode text from outside: what looks like a control token is spelled out in ordinary ones."""
+        ids = list(self._plain.encode(text, add_special_tokens=False).ids)
+        return [self._renumber.get(id, id) for id in ids] if self._renumber else ids
 
     def encode_trusted(self, text: str) -> list[int]:
-        """Encode text that Kogia wrote itself, in which special tokens mean what they say."""
+        """Encode text that Kogia wrote itself, in which control tokens mean what they say."""
         return list(self._trusted.encode(text, add_special_tokens=False).ids)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Decode, special tokens included; bytes that form no character become U+FFFD."""
-        return str(self._trusted.decode(list(ids), skip_special_tokens=False))
+        """Decode, control tokens included; bytes that form no character become U+FFFD."""
+        return b"".join(map(self.token_bytes, ids)).decode(errors="replace")
 
     def token_bytes(self, id: int) -> bytes:
-        """The bytes of one token, which need not be whole characters."""
-        token = self._trusted.id_to_token(id) or ""
-        return token.encode() if token in self.ids else bytes(_BYTES[letter] for letter in token)
+        """The bytes of one token, which need not be whole characters. None (b"") beyond the tokenizer's last: models
+        round their vocabulary up (V3 has 129,280 rows for 128,815 tokens), and nothing was ever taught to say those."""
+        if id not in self._token_bytes:
+            token = self._trusted.id_to_token(id) or ""
+            known = all(letter in _BYTES for letter in token)
+            self._token_bytes[id] = bytes(_BYTES[letter] for letter in token) if known else token.encode()
+        return self._token_bytes[id]
 
     def save(self, folder: Path) -> None:
         """Write tokenizer.json and a tokenizer_config.json that transformers understands."""
         write_text(folder / "tokenizer.json", self._trusted.to_str(pretty=False))
-        write_json(folder / "tokenizer_config.json", tokenizer_config())
+        own = self.style == "kogia"
+        write_json(folder / "tokenizer_config.json", tokenizer_config() if own else self._foreign_config())
+
+    def _foreign_config(self) -> dict[str, Any]:
+        texts = {id: text for text, id in self.ids.items()}
+        guessed = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": texts.get(self.eos)}
+        if self.bos is not None:
+            guessed["bos_token"] = texts.get(self.bos)
+        return {**guessed, **self.config, STYLE_KEY: self.style}
+
+
+def is_control(token: AddedToken) -> bool:
+    """Whether an added token steers the model, so that text from outside must not become it.
+
+    All are that are marked special, and all others (<think>, <｜User｜>, <tool_call> and ｜DSML｜ are often not marked)
+    but single letters and runs of white space, which some vocabularies add as ordinary text. In doubt it is control:
+    the worst of that is that a text takes a few tokens more.
+    """
+    return bool(token.special) or not (len(token.content) == 1 or token.content.isspace())
+
+
+def _without_control_tokens(backend: Backend, added: Mapping[int, AddedToken]) -> tuple[Backend, dict[int, int]]:
+    """A tokenizer with the same model that knows the ordinary added tokens only, and their ids there -> here."""
+    plain = Backend(backend.model)
+    if backend.normalizer is not None:
+        plain.normalizer = backend.normalizer
+    if backend.pre_tokenizer is not None:
+        plain.pre_tokenizer = backend.pre_tokenizer
+    ordinary = {id: token for id, token in added.items() if not is_control(token)}
+    plain.add_tokens(list(ordinary.values()))
+    vocabulary = plain.get_vocab() if ordinary else {}
+    return plain, {vocabulary[token.content]: id for id, token in ordinary.items()}
+
+
+def _require_byte_level(backend: Backend) -> None:
+    kind = type(backend.model).__name__
+    decoder = backend.decoder.__getstate__() if backend.decoder is not None else b""
+    if not isinstance(backend.model, models.BPE) or b'"ByteLevel"' not in decoder:
+        raise FolderError(f"a {kind} tokenizer that is not byte-level: this version reads byte-level BPE only")
 
 
 def tokenizer_config() -> dict[str, Any]:
-    """What transformers' AutoTokenizer needs to know beside tokenizer.json."""
+    """What transformers' AutoTokenizer needs to know beside Kogia's own tokenizer.json."""
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": BOS,
@@ -115,20 +210,69 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
 
 
 def load_tokenizer(folder: str | Path) -> Tokenizer:
-    """Read `tokenizer.json` from a model folder.
+    """Read the tokenizer of a model folder: tokenizer.json, and beside it, where they are there,
+    tokenizer_config.json, chat_template.jinja (only to recognise the prompt style), generation_config.json and
+    config.json (which tokens end a reply). Or of a .gguf file.
 
     Raises:
-        FolderError: missing, broken, or without the special tokens.
+        FolderError: a file that is missing, broken or too large, or a tokenizer that is not byte-level BPE.
     """
-    path = Path(folder) / "tokenizer.json"
+    folder = Path(folder)
+    if folder.is_file() and folder.suffix == ".gguf":
+        from kogia.text.gguf import tokenizer_from_gguf
+
+        loaded: Tokenizer = tokenizer_from_gguf(folder)
+        return loaded
+    path = folder / "tokenizer.json"
+    try:
+        return Tokenizer(_read_backend(path), config=_read_config(folder), stops=_read_stops(folder))
+    except FolderError as error:
+        raise error if str(folder) in str(error) else FolderError(f"{path}: {error}") from None
+
+
+def _read_backend(path: Path) -> Backend:
     if not path.is_file():
         raise FolderError(f"{path} is missing")
+    if path.stat().st_size > LARGEST_FILE:
+        raise FolderError(f"{path} has {path.stat().st_size:,} bytes: no tokenizer takes more than {LARGEST_FILE:,}")
     try:
-        json.loads(path.read_text(encoding="utf-8"))
-        backend = Backend.from_file(str(path))
+        return Backend.from_str(path.read_text(encoding="utf-8"))
     except Exception as error:  # the library raises bare Exception for a broken file
         raise FolderError(f"{path} is not a readable tokenizer ({error})") from None
-    return Tokenizer(backend)
+
+
+def _read_object(path: Path) -> dict[str, Any] | None:
+    """A JSON object, None when there is no such file."""
+    if not path.is_file():
+        return None
+    values = read_json(path)
+    if not isinstance(values, dict):
+        raise FolderError(f"{path} holds a {type(values).__name__}, not an object")
+    return values
+
+
+def _read_config(folder: Path) -> dict[str, Any] | None:
+    config, path = _read_object(folder / "tokenizer_config.json"), folder / "chat_template.jinja"
+    if path.is_file():
+        config = {**(config or {}), "chat_template": path.read_text(encoding="utf-8", errors="replace")}
+    for key in ("bos_token", "eos_token"):
+        named = (config or {}).get(key)
+        text = named.get("content") if isinstance(named, dict) else named
+        if not (text is None or isinstance(text, str)):
+            raise FolderError(f"{folder / 'tokenizer_config.json'}: {key} is {json.dumps(named)}: it must be text")
+    return config
+
+
+def _read_stops(folder: Path) -> list[int]:
+    """Ids that end a reply: `eos_token_id`, a number or a list of them."""
+    stops: list[int] = []
+    for name in ("generation_config.json", "config.json"):
+        found = (_read_object(folder / name) or {}).get("eos_token_id")
+        ids = found if isinstance(found, list) else [] if found is None else [found]
+        if any(type(id) is not int or id < 0 for id in ids):
+            raise FolderError(f"{folder / name}: eos_token_id is {found!r}: it must be a token id or a list of them")
+        stops += ids
+    return stops
 
 
 class Detokenizer:

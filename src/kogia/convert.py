@@ -1,0 +1,112 @@
+"""`kogia convert`: a model from any form that Kogia reads into any that it writes, one tensor at a time."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kogia.errors import FolderError, KogiaError
+from kogia.files import read_json, write_json
+from kogia.models.checkpoint import Checkpoint, open_checkpoint
+from kogia.models.folder import refuse_missing_layers, write_folder
+from kogia.models.gguf_write import write_gguf
+from kogia.places import locate
+from kogia.text.gguf import vocabulary
+from kogia.text.tokenizer import load_tokenizer
+
+FOLDER_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16,
+                 "fp8": torch.float8_e4m3fn, "fp8-ue8m0": torch.float8_e4m3fn}  # fmt: skip
+GGUF_DTYPES = {"float32": "f32", "bfloat16": "bf16", "float16": "f16", "q8_0": "q8_0"}
+COMPANIONS = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja",
+              "generation_config.json", "kogia.json", "LICENSE", "LICENSE.txt", "README.md")  # fmt: skip
+ORDER = ".order.json"  # in a folder that is being written: what is converted and how
+
+
+class Listener:
+    """Who wants to know how a conversion goes; does nothing by itself."""
+
+    def warn(self, text: str) -> None:
+        """Something that the other side will not understand as we do."""
+
+    def progress(self, done: int, total: int) -> None:
+        """Bytes written so far, and of the whole."""
+
+
+def convert(model: str | Path, out: Path, dtype: str = "auto", listener: Listener | None = None) -> Path:
+    """Write `model` (anything `locate` finds) to `out`: a GGUF file if its name ends in .gguf, else a folder.
+
+    dtype: a key of FOLDER_DTYPES or GGUF_DTYPES, or "auto": that of the embedding on disk. `out` appears when it is
+    complete. A folder that was being written when the process was killed is gone on with. Returns `out`.
+
+    Raises:
+        FolderError: the model cannot be read, `out` is there already, or a dtype that this form does not have.
+        DiskFullError: free some space and convert again; what is written is not lost.
+    """
+    path, listener = locate(model), listener or Listener()
+    known = GGUF_DTYPES if out.suffix == ".gguf" else FOLDER_DTYPES
+    if dtype not in ("auto", *known):
+        raise FolderError(f"--dtype {dtype} is not one for {out.name}: there are auto, {', '.join(known)}")
+    if out.exists():
+        raise FolderError(f"{out} is there already: choose another name, or remove it first")
+    checkpoint = open_checkpoint(path)
+    refuse_missing_layers(path, checkpoint)
+    if dtype == "auto":
+        dtype = str(checkpoint.read("model.embed_tokens.weight").dtype).removeprefix("torch.")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if out.suffix == ".gguf":
+        _to_gguf(path, checkpoint, out, GGUF_DTYPES[dtype], listener)
+    else:
+        _to_folder(path, checkpoint, out, dtype, listener)
+    return out
+
+
+def _to_gguf(path: Path, checkpoint: Checkpoint, out: Path, dtype: str, listener: Listener) -> None:
+    metadata, warnings = vocabulary(path, checkpoint.config.vocab_size)
+    for warning in warnings:
+        listener.warn(warning)
+    write_gguf(out, checkpoint, metadata, dtype, name=out.stem)
+
+
+def _to_folder(path: Path, checkpoint: Checkpoint, out: Path, dtype: str, listener: Listener) -> None:
+    """Into a hidden folder beside `out` that takes its name when everything is in it."""
+    partial = _begin(out, _order(path, dtype))
+    write_folder(
+        partial, checkpoint, FOLDER_DTYPES[dtype], ue8m0=dtype == "fp8-ue8m0", resume=True, progress=listener.progress
+    )
+    if path.is_dir():
+        for name in COMPANIONS:
+            if (path / name).is_file():
+                shutil.copyfile(path / name, partial / name)
+    else:
+        load_tokenizer(path).save(partial)
+    if not (partial / "tokenizer.json").is_file():
+        listener.warn(f"{path} has no tokenizer.json, so {out} has none either")
+    (partial / ORDER).unlink()
+    os.rename(partial, out)
+
+
+def _order(path: Path, dtype: str) -> dict[str, Any]:
+    """What makes a half-written folder worth going on with: the same source, unchanged, and the same dtype."""
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    sizes = {file.name: [file.stat().st_size, file.stat().st_mtime_ns] for file in files if file.is_file()}
+    return {"from": str(path.resolve()), "files": sizes, "dtype": dtype}
+
+
+def _begin(out: Path, order: dict[str, Any]) -> Path:
+    """The folder to write into: an earlier one of the same order, without the files that a kill left unfinished."""
+    partial = out.parent / f".{out.name}.partial"
+    try:
+        same = partial.is_dir() and read_json(partial / ORDER) == order
+    except KogiaError:
+        same = False
+    if not same:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        write_json(partial / ORDER, order)
+    for file in partial.glob(".*"):
+        if file.name != ORDER:
+            file.unlink()
+    return partial

@@ -1,0 +1,204 @@
+"""Any checkpoint into one GGUF file, tensor by tensor, so that memory holds one tensor at a time."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+from typing import IO, Any, cast
+
+import numpy as np
+import torch
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFWriter, LlamaFileType
+from gguf.quants import quantize
+from torch import Tensor
+
+from kogia.errors import FolderError
+from kogia.files import written_whole
+from kogia.models.checkpoint import Checkpoint
+from kogia.models.config import ModelConfig
+from kogia.models.gguf_config import STOPS, architecture, write_config
+from kogia.models.gguf_layout import interleave, interleaved_heads, split_kv, split_shapes
+from kogia.models.gguf_names import KEY_HALF, KV_B, MTP_COPIES, VALUE_HALF, gguf_name, split_gguf, split_hf
+from kogia.models.gguf_rope import FACTORS, llama3_factors
+from kogia.models.gguf_warnings import differences
+
+Kind = GGMLQuantizationType
+FILE_TYPES = {
+    "f32": (Kind.F32, LlamaFileType.ALL_F32), "f16": (Kind.F16, LlamaFileType.MOSTLY_F16),
+    "bf16": (Kind.BF16, LlamaFileType.MOSTLY_BF16), "q8_0": (Kind.Q8_0, LlamaFileType.MOSTLY_Q8_0),
+    "q5_1": (Kind.Q5_1, LlamaFileType.MOSTLY_Q5_1), "q5_0": (Kind.Q5_0, LlamaFileType.MOSTLY_Q5_0),
+    "q4_1": (Kind.Q4_1, LlamaFileType.MOSTLY_Q4_1), "q4_0": (Kind.Q4_0, LlamaFileType.MOSTLY_Q4_0),
+}  # fmt: skip
+
+
+@dataclass
+class Planned:
+    """One tensor of the GGUF: its shape and number format, and how to make its pieces one after another."""
+
+    shape: tuple[int, ...]
+    kind: GGMLQuantizationType
+    pieces: list[Callable[[], Tensor]] = field(default_factory=list)
+
+    @property
+    def nbytes(self) -> int:
+        """Size in the file, before padding."""
+        block, block_bytes = GGML_QUANT_SIZES[self.kind]
+        return prod(self.shape) // block * block_bytes
+
+    def tofile(self, file: IO[bytes]) -> None:
+        """What GGUFWriter asks of an array; here each piece is read, written and forgotten."""
+        for piece in self.pieces:
+            file.write(encode(piece(), self.kind).data.cast("B"))
+
+
+def write_gguf(
+    path: Path,
+    checkpoint: Checkpoint,
+    vocabulary: dict[str, Any],
+    dtype: str = "f32",
+    *,
+    name: str = "",
+    mtp_layers: int | None = None,
+) -> list[str]:
+    """Write a model as one GGUF file that llama.cpp loads; whole or not at all.
+
+    vocabulary: metadata as `kogia.text.gguf.vocabulary` makes it, or {} for a file without a tokenizer.
+    dtype: a key of `FILE_TYPES`, for every matrix; norms, biases and routers stay FP32, and a matrix whose rows do
+        not divide into the format's blocks becomes FP16, as in llama.cpp's converter.
+    mtp_layers: how many MTP layers to keep; all by default. llama.cpp loads any number and drafts with exactly one.
+    Returns what a user should know: where llama.cpp computes otherwise than Kogia.
+
+    Raises:
+        FolderError: an unknown dtype, a tensor that GGUF has no name for, a value that does not fit the format, or a
+            vocabulary of the wrong size. DiskFullError: no space.
+    """
+    if dtype not in FILE_TYPES:
+        raise FolderError(f"GGUF format {dtype!r} is not known: there are {', '.join(FILE_TYPES)}")
+    config = checkpoint.config
+    kept = config.num_nextn_predict_layers if mtp_layers is None else min(mtp_layers, config.num_nextn_predict_layers)
+    tensors = _plan(checkpoint, FILE_TYPES[dtype][0], kept)
+    with written_whole(path) as temporary, contextlib.closing(GGUFWriter(temporary, architecture(config))) as writer:
+        if name:
+            writer.add_name(name)
+        write_config(writer, config, kept)
+        writer.add_file_type(int(FILE_TYPES[dtype][1]))
+        writer.add_quantization_version(2)
+        _write_vocabulary(writer, config, vocabulary)
+        _write_tensors(writer, tensors)
+    smaller = [name for name, t in tensors.items() if _is_matrix(name, t.shape) and t.kind != FILE_TYPES[dtype][0]]
+    fallback = f"{len(smaller)} matrices do not divide into blocks of {dtype} and are in FP16, first {smaller[:1]}"
+    return differences(config, kept) + ([fallback] if smaller else [])
+
+
+def encode(tensor: Tensor, kind: GGMLQuantizationType) -> np.ndarray[Any, Any]:
+    """A tensor of floats in one of GGUF's number formats: an array whose bytes are what the file holds.
+
+    Raises:
+        FolderError: a value too large for FP16.
+    """
+    values = tensor.detach().float().contiguous().numpy()
+    with np.errstate(over="ignore"):
+        encoded = quantize(values, kind)
+    if kind == Kind.F16 and not np.isfinite(encoded).all() and np.isfinite(values).all():
+        raise FolderError(f"a weight of {np.abs(values).max():.3g} does not fit FP16: choose bf16, q8_0 or f32")
+    return np.ascontiguousarray(encoded)
+
+
+def _write_vocabulary(writer: GGUFWriter, config: ModelConfig, vocabulary: dict[str, Any]) -> None:
+    tokens = vocabulary.get("tokenizer.ggml.tokens")
+    if tokens is not None and len(tokens) != config.vocab_size:
+        raise FolderError(f"the tokenizer has {len(tokens)} tokens, the model {config.vocab_size} (vocab_size)")
+    ids = {"tokenizer.ggml.bos_token_id": config.bos_token_id} if config.bos_token_id is not None else {}
+    ids |= {f"tokenizer.ggml.{end}_token_id": id for end, id in zip(STOPS, config.stop_ids, strict=False)}
+    for key, value in ({"tokenizer.ggml.model": "no_vocab"} | vocabulary | ids).items():
+        match value:
+            case bool():
+                writer.add_bool(key, value)
+            case int():
+                writer.add_uint32(key, value)
+            case str():
+                writer.add_string(key, value)
+            case _:
+                writer.add_array(key, value)
+
+
+def _write_tensors(writer: GGUFWriter, tensors: dict[str, Planned]) -> None:
+    for name, planned in tensors.items():
+        writer.add_tensor_info(name, planned.shape, np.dtype(np.float32), planned.nbytes, planned.kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    for planned in tensors.values():
+        writer.write_tensor_data(cast("np.ndarray[Any, Any]", planned))
+
+
+def _plan(checkpoint: Checkpoint, wanted: GGMLQuantizationType, mtp_layers: int) -> dict[str, Planned]:
+    """Every tensor of the file in order, with nothing read yet."""
+    config = checkpoint.config
+    plan: dict[str, Planned] = {}
+    experts: dict[str, dict[int, Callable[[], Tensor]]] = {}
+    for hf in checkpoint.shapes:
+        if _left_out(checkpoint, hf, mtp_layers):
+            continue
+        for name, shape, expert, read in _pieces(checkpoint, hf):
+            whole = shape if expert is None else (config.n_routed_experts, *shape)
+            planned = plan.setdefault(name, Planned(whole, _format(name, whole, wanted)))
+            if expert is None:
+                planned.pieces.append(read)
+            else:
+                experts.setdefault(name, {})[expert] = read
+    for name, found in experts.items():
+        if sorted(found) != list(range(config.n_routed_experts)):
+            raise FolderError(f"{name}: {len(found)} of {config.n_routed_experts} experts are there")
+        plan[name].pieces = [found[expert] for expert in range(config.n_routed_experts)]
+    return plan | _rope_factors(config)
+
+
+def _left_out(checkpoint: Checkpoint, hf: str, mtp_layers: int) -> bool:
+    """MTP layers that are not wanted, and what follows from the rest: old Llama folders' frequencies, a tied head,
+    the MTP layers' copies of embedding and head."""
+    config, (layer, rest) = checkpoint.config, split_hf(hf)
+    if layer is None:
+        return hf == "lm_head.weight" and config.tie_word_embeddings
+    if rest in MTP_COPIES and layer < config.num_hidden_layers + mtp_layers:
+        head = "model.embed_tokens.weight" if config.tie_word_embeddings else "lm_head.weight"
+        original = head if rest == MTP_COPIES[1] else "model.embed_tokens.weight"
+        return torch.equal(checkpoint.read(hf), checkpoint.read(original))
+    return layer >= config.num_hidden_layers + mtp_layers or rest.endswith("rotary_emb.inv_freq")
+
+
+def _pieces(checkpoint: Checkpoint, hf: str) -> Iterator[tuple[str, tuple[int, ...], int | None, Callable[[], Tensor]]]:
+    """What becomes of one of HF's tensors: GGUF names, shapes, the expert if it is one, and how to make it."""
+    config, shape = checkpoint.config, checkpoint.shapes[hf]
+    found = gguf_name(hf)
+    if found is None:
+        raise FolderError(f"tensor {hf} has no name in GGUF: it cannot be converted")
+    name, expert = found
+    layer, stem = split_gguf(name)
+    if hf.endswith(KV_B):
+        key, value = split_shapes(config)
+        yield f"blk.{layer}.{KEY_HALF}", key, None, lambda: split_kv(checkpoint.read(hf), config)[0]
+        yield f"blk.{layer}.{VALUE_HALF}", value, None, lambda: split_kv(checkpoint.read(hf), config)[1]
+    elif heads := interleaved_heads(stem, config):
+        yield name, shape, None, lambda: interleave(checkpoint.read(hf), heads)
+    else:
+        yield name, shape, expert, lambda: checkpoint.read(hf)
+
+
+def _rope_factors(config: ModelConfig) -> dict[str, Planned]:
+    scaling = config.rope_scaling
+    if scaling is None or scaling.rope_type != "llama3":
+        return {}
+    factors = llama3_factors(config.head_dim, config.rope_theta, scaling)
+    return {FACTORS: Planned(tuple(factors.shape), Kind.F32, [lambda: factors])}
+
+
+def _is_matrix(name: str, shape: tuple[int, ...]) -> bool:
+    return len(shape) > 1 and not name.endswith("ffn_gate_inp.weight")
+
+
+def _format(name: str, shape: tuple[int, ...], wanted: GGMLQuantizationType) -> GGMLQuantizationType:
+    if not _is_matrix(name, shape):
+        return Kind.F32
+    return wanted if shape[-1] % GGML_QUANT_SIZES[wanted][0] == 0 else Kind.F16

@@ -1,0 +1,155 @@
+"""`kogia convert` as a user runs it: out to every form and back, and nothing lost on the way."""
+
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+from functools import partial
+
+import pytest
+from command import kogia, start
+from safetensors.torch import load_file
+
+import kogia as package
+import kogia.convert as convert_module
+from kogia.convert import Listener, convert
+from kogia.formats.safetensors import SINGLE
+from kogia.models.folder import write_folder
+
+
+@pytest.fixture(scope="module")
+def final(tiny_run):
+    return tiny_run[0] / "final"
+
+
+def answers(model, question="What is 3 + 4?") -> str:
+    code, out, errors = kogia("chat", model, "--temperature", 0, "--max-tokens", 20, stdin=question)
+    assert code == 0, errors
+    return out.rsplit("(", 1)[0]
+
+
+def test_hugging_face_folder_and_back(final, tmp_path):
+    code, out, errors = kogia("convert", final, tmp_path / "copy")
+    assert code == 0 and str(tmp_path / "copy") in out and errors == ""
+    for name in (SINGLE, "config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json", "kogia.json"):
+        assert (tmp_path / "copy" / name).read_bytes() == (final / name).read_bytes(), name
+    assert os.listdir(tmp_path) == ["copy"]
+
+
+def test_fp8_folder(final, tmp_path):
+    assert kogia("convert", final, tmp_path / "eight", "--dtype", "fp8")[0] == 0
+    assert (tmp_path / "eight" / SINGLE).stat().st_size < 0.5 * (final / SINGLE).stat().st_size
+    assert json.loads(kogia("info", tmp_path / "eight", "--json")[1])["parameters"]["total"] > 0
+    assert kogia("convert", tmp_path / "eight", tmp_path / "whole", "--dtype", "float32")[0] == 0
+    eight, whole = package.load_model(tmp_path / "eight"), package.load_model(tmp_path / "whole")
+    assert all((a == b).all() for a, b in zip(eight.state_dict().values(), whole.state_dict().values(), strict=True))
+    assert answers(tmp_path / "eight") == answers(tmp_path / "whole")
+
+
+def test_gguf_and_back(final, tmp_path):
+    """llama.cpp cuts text otherwise than this tokenizer: that is said. Tokens, weights and answers come back."""
+    code, _, errors = kogia("convert", final, tmp_path / "model.gguf")
+    assert code == 0 and "warning: " in errors and "Traceback" not in errors
+    assert json.loads(kogia("info", tmp_path / "model.gguf", "--json")[1])["parameters"] == json.loads(
+        kogia("info", final, "--json")[1]
+    )["parameters"]
+    assert kogia("convert", tmp_path / "model.gguf", tmp_path / "back", "--dtype", "float32")[0] == 0
+    before, after = load_file(final / SINGLE), load_file(tmp_path / "back" / SINGLE)
+    assert before.keys() == after.keys()
+    assert all((before[name] == after[name]).all() for name in before)
+    assert answers(tmp_path / "back") == answers(final)
+
+
+def test_half_precision_by_auto(final, tmp_path):
+    assert kogia("convert", final, tmp_path / "half", "--dtype", "bfloat16")[0] == 0
+    assert kogia("convert", tmp_path / "half", tmp_path / "again")[0] == 0
+    assert (tmp_path / "half" / SINGLE).read_bytes() == (tmp_path / "again" / SINGLE).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["{final}", "{tmp}"], "is there already"),
+        (["{final}", "{tmp}/x", "--dtype", "q8_0"], "--dtype q8_0 is not one for x.*float32"),
+        (["{final}", "{tmp}/x.gguf", "--dtype", "fp8"], "--dtype fp8 is not one for x.gguf"),
+        (["{tmp}/nothing", "{tmp}/x"], "nothing is not a folder"),
+        (["{tmp}", "{tmp}/x"], "config.json is missing"),
+        (["no-such-model", "{tmp}/x"], "smollm2"),
+    ],
+    ids=str,
+)
+def test_mistakes_are_one_line(final, tmp_path, arguments, named):
+    filled = [a.format(final=final, tmp=tmp_path) for a in arguments]
+    code, out, errors = kogia("convert", *filled)
+    assert code == 2 and out == "" and errors.startswith("error: ") and errors.count("\n") == 1
+    assert re.search(named, errors), errors
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_full_disk_loses_nothing(final, tmp_path):
+    """A file may grow to 100 KB here; the weights need more. With room again, the same command ends it."""
+    process = start("convert", final, tmp_path / "copy", preexec_fn=lambda: limit_files(100_000))
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 2 and "no space left" in errors and errors.count("\n") == 1
+    assert os.listdir(tmp_path) == [".copy.partial"]
+    assert kogia("convert", final, tmp_path / "copy")[0] == 0
+    assert os.listdir(tmp_path) == ["copy"] and ".order.json" not in os.listdir(tmp_path / "copy")
+    assert (tmp_path / "copy" / SINGLE).read_bytes() == (final / SINGLE).read_bytes()
+
+
+def limit_files(size: int) -> None:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing catches it."""
+
+
+class KillAfter(Listener):
+    """Dies when so much is written, and remembers how much was written anew."""
+
+    def __init__(self, share: float) -> None:
+        self.share, self.largest = share, 0.0
+
+    def progress(self, done, total):
+        self.largest = done / total
+        if self.largest > self.share:
+            raise Killed
+
+
+def test_a_kill_in_the_middle_is_gone_on_from(final, tmp_path, monkeypatch):
+    """Finished shards are kept, not written again; with another order, or a changed source, all begins anew."""
+    monkeypatch.setattr(convert_module, "write_folder", partial(write_folder, shard_bytes=100_000))
+    straight, out = tmp_path / "straight", tmp_path / "out"
+    shutil.copytree(final, tmp_path / "source")
+    convert(tmp_path / "source", straight, "bfloat16")
+    half = tmp_path / ".out.partial"
+    with pytest.raises(Killed):
+        convert(tmp_path / "source", out, "bfloat16", KillAfter(0.6))
+    before = {path.name: path.stat().st_mtime_ns for path in half.glob("*.safetensors")}
+    assert len(before) >= 2 and not out.exists()
+    (half / ".model-00009.leftover").write_bytes(b"half a file")
+    convert(tmp_path / "source", out, "bfloat16")
+    assert {name: (out / name).stat().st_mtime_ns for name in before} == before
+    assert {p.name: p.read_bytes() for p in out.iterdir()} == {p.name: p.read_bytes() for p in straight.iterdir()}
+
+    with pytest.raises(Killed):
+        convert(tmp_path / "source", tmp_path / "out2", "bfloat16", KillAfter(0.6))
+    convert(tmp_path / "source", tmp_path / "out2", "fp8")
+    assert package.load_model(tmp_path / "out2").config == package.load_model(out).config
+    assert "quantization_config" in json.loads((tmp_path / "out2" / "config.json").read_text())
+
+
+def test_a_kill_before_the_end_leaves_no_half_model(final, tmp_path):
+    process = start("convert", final, tmp_path / "copy")
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(1.5)  # it is still importing torch, or writing
+    process.kill()
+    process.communicate()
+    assert not (tmp_path / "copy").exists()
+    assert kogia("convert", final, tmp_path / "copy")[0] == 0
+    assert (tmp_path / "copy" / SINGLE).read_bytes() == (final / SINGLE).read_bytes()
