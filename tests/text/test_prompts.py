@@ -266,6 +266,14 @@ def test_errors_of_tools_and_options(styled, style, messages, options, named):
         encode_chat(styled(style), messages, **options)
 
 
+def test_tools_nested_too_deeply_are_the_clients_error(styled):
+    schema: dict = {}
+    for _ in range(100_000):
+        schema = {"items": schema}
+    with pytest.raises(PromptError, match="nested too deeply"):
+        encode_chat(styled("deepseek-v4"), [user("x")], tools=[{"function": {"name": "f", "parameters": schema}}])
+
+
 def test_results_without_ids_answer_in_order(styled):
     messages = [user("x"), called("a", "b"), result(None, "first"), result(None, "second")]
     assert render(styled("deepseek-v4"), messages).endswith(
@@ -274,7 +282,7 @@ def test_results_without_ids_answer_in_order(styled):
 
 
 def test_a_style_that_does_not_exist_is_refused(styled):
-    with pytest.raises(FolderError, match=r"kogia_prompt_style is 'v5'.*deepseek-v4"):
+    with pytest.raises(FolderError, match=r"kogia_prompt_style is v5:.*deepseek-v4"):
         styled("v5")
 
 

@@ -178,11 +178,12 @@ def test_the_style_that_is_written_down_counts(tiny_tokenizer, tmp_path):
     ("config", "files", "named"),
     [
         ({"eos_token": "<nope>"}, {}, r"tokenizer\.json: .* no token <nope>"),
+        ({"eos_token": "\x1b[2J"}, {}, r"no token '\\x1b\[2J'"),
         ({"eos_token": None}, {}, r"must name it as eos_token"),
         ({"bos_token": 3}, {}, r"tokenizer_config\.json: bos_token is 3"),
         ({"kogia_prompt_style": ["x"]}, {}, r"kogia_prompt_style is \['x'\]"),
         ([], {}, r"tokenizer_config\.json holds a list"),
-        ({}, {"generation_config": {"eos_token_id": "1"}}, r"generation_config\.json: eos_token_id is '1'"),
+        ({}, {"generation_config": {"eos_token_id": "1"}}, r"generation_config\.json: eos_token_id is '1':"),
         ({}, {"config": {"eos_token_id": [1, -1]}}, r"config\.json: eos_token_id is \[1, -1\]"),
     ],
     ids=str,

@@ -282,4 +282,5 @@ def _decode(data: bytearray, shape: tuple[int, ...], quantisation: str) -> Tenso
     kind = GGMLQuantizationType[quantisation]
     block, block_bytes = GGML_QUANT_SIZES[kind]
     rows = np.frombuffer(data, np.uint8).reshape(*shape[:-1], shape[-1] // block * block_bytes)
-    return torch.from_numpy(np.ascontiguousarray(dequantize(rows, kind)))
+    with np.errstate(all="ignore"):  # scales that are not finite are for the reader of the tensor to refuse
+        return torch.from_numpy(np.ascontiguousarray(dequantize(rows, kind)))

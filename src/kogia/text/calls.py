@@ -137,9 +137,12 @@ class HermesCalls(_WholeCalls):
         if not isinstance(call, dict) or not isinstance(call.get("name"), str):
             return None
         arguments = call.get("arguments", {})
-        if not isinstance(arguments, dict):
+        try:  # a number too large for JSON's own rules, or half a surrogate pair, which no client could be sent
+            written = json.dumps(arguments, ensure_ascii=False, allow_nan=False)
+            f"{call['name']}{written}".encode()
+        except ValueError:
             return None
-        return call["name"], json.dumps(arguments, ensure_ascii=False)
+        return (call["name"], written) if isinstance(arguments, dict) else None
 
 
 class DeepSeekCalls(_WholeCalls):
@@ -158,10 +161,15 @@ class DeepSeekCalls(_WholeCalls):
 
 
 def _parsed(text: str) -> object:
+    """JSON as its standard has it; None when it is not, or is null."""
     try:
-        return json.loads(text)
+        return json.loads(text, parse_constant=_refuse)
     except (ValueError, RecursionError):
         return None
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
 
 
 DSML_BLOCKS = ("<｜DSML｜tool_calls>", "<｜DSML｜function_calls>")  # V4, V3.2
@@ -239,7 +247,9 @@ class DsmlCalls(_Calls):
         text, end, rest = self._text.partition(_END_PARAMETER)
         if end:
             self._text, self._place = rest, "invoke"
-            return self._arguments(text if _is_json(text) else json.dumps(text, ensure_ascii=False))
+            return self._arguments(
+                text if text.strip() == "null" or _parsed(text) is not None else json.dumps(text, ensure_ascii=False)
+            )
         self._text = "" if last else self._text
         return self._arguments(text if last else "")
 
@@ -266,14 +276,6 @@ def _header(text: str, opening: str, last: bool) -> str | None:
 
 def _may_become(text: str, markers: tuple[str, ...], last: bool) -> bool:
     return not last and any(marker.startswith(text) for marker in markers)
-
-
-def _is_json(text: str) -> bool:
-    try:
-        json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    return True
 
 
 _FORMS: dict[str, type[_Calls]] = {"hermes": HermesCalls, "deepseek": DeepSeekCalls, "dsml": DsmlCalls}

@@ -27,8 +27,9 @@ def tokenizer_from_gguf(path: str | Path) -> Tokenizer:
     Raises:
         FolderError: not byte-level BPE, a way of cutting text that is not known, or parts that do not fit together.
     """
-    vocabulary = _Vocabulary(GGUF(path))
+    file = GGUF(path)
     try:
+        vocabulary = _Vocabulary(file)
         return Tokenizer(vocabulary.backend(), config=vocabulary.config(), stops=vocabulary.stops())
     except FolderError as error:
         raise error if str(path) in str(error) else FolderError(f"{path}: {error}") from None
@@ -41,7 +42,7 @@ class _Vocabulary:
         self._path, self._metadata = file.path, file.metadata
         kind = self._text("model")
         if kind != "gpt2":
-            self._fail(f"{PREFIX}model is {shown(kind)}: only gpt2 (byte-level BPE) is supported")
+            self._fail(f"{PREFIX}model is {shown(kind) or 'missing'}: only gpt2 (byte-level BPE) is supported")
         self._cutting = cutting_named(self._text("pre", "default"))
         self.tokens, self._merges = self._strings("tokens"), self._strings("merges")
         types = self._metadata.get(f"{PREFIX}token_type")

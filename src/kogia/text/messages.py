@@ -178,8 +178,15 @@ def check_tools(tools: Sequence[Any] | None, style: Style, name: str) -> list[di
 
 
 def as_json(value: Any) -> str:
-    """JSON as the models were shown it: letters as themselves, a space after commas and colons."""
-    return json.dumps(value, ensure_ascii=False)
+    """JSON as the models were shown it: letters as themselves, a space after commas and colons.
+
+    Raises:
+        PromptError: nested deeper than Python can follow.
+    """
+    try:
+        return json.dumps(value, ensure_ascii=False)
+    except RecursionError:
+        raise PromptError("a tool or a call's arguments are nested too deeply") from None
 
 
 def parsed_arguments(turn: Turn, call: Call) -> dict[str, Any]:

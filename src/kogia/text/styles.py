@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kogia.errors import FolderError
+from kogia.formats.untrusted import shown
 
 STYLE_KEY = "kogia_prompt_style"  # in tokenizer_config.json: overrules what the chat template looks like
 
@@ -103,7 +104,9 @@ def find_style(config: Mapping[str, Any], tokens: Collection[str], eos: str) -> 
     named = config.get(STYLE_KEY)
     if named is not None:
         if not isinstance(named, str) or named not in STYLES:
-            raise FolderError(f"tokenizer_config.json: {STYLE_KEY} is {named!r}: it must be one of {', '.join(STYLES)}")
+            raise FolderError(
+                f"tokenizer_config.json: {STYLE_KEY} is {shown(named)}: it must be one of {', '.join(STYLES)}"
+            )
         return named
     template = template_text(config)
     for style, present, absent in _TEMPLATES:

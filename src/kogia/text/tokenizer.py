@@ -5,7 +5,6 @@ plain one, which text from outside goes through, does not know that they exist.
 """
 
 import codecs
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from tokenizers import Tokenizer as Backend
 
 from kogia.errors import CorpusError, FolderError
 from kogia.files import read_json, write_json, write_text
+from kogia.formats.untrusted import shown
 from kogia.text.styles import STYLE_KEY, STYLES, find_style
 
 BOS, EOS = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"
@@ -101,7 +101,7 @@ class Tokenizer:
     def _id(self, token: str) -> int:
         found = self._trusted.token_to_id(token)
         if found is None:
-            raise FolderError(f"the tokenizer has no token {token}: it is not one that this version can use")
+            raise FolderError(f"the tokenizer has no token {shown(token)}: it is not one that this version can use")
         return int(found)
 
     def encode(self, text: str) -> list[int]:
@@ -238,7 +238,7 @@ def _read_backend(path: Path) -> Backend:
     try:
         return Backend.from_str(path.read_text(encoding="utf-8"))
     except Exception as error:  # the library raises bare Exception for a broken file
-        raise FolderError(f"{path} is not a readable tokenizer ({error})") from None
+        raise FolderError(f"{path} is not a readable tokenizer ({shown(str(error))})") from None
 
 
 def _read_object(path: Path) -> dict[str, Any] | None:
@@ -259,7 +259,7 @@ def _read_config(folder: Path) -> dict[str, Any] | None:
         named = (config or {}).get(key)
         text = named.get("content") if isinstance(named, dict) else named
         if not (text is None or isinstance(text, str)):
-            raise FolderError(f"{folder / 'tokenizer_config.json'}: {key} is {json.dumps(named)}: it must be text")
+            raise FolderError(f"{folder / 'tokenizer_config.json'}: {key} is {shown(named)}: it must be text")
     return config
 
 
@@ -270,7 +270,9 @@ def _read_stops(folder: Path) -> list[int]:
         found = (_read_object(folder / name) or {}).get("eos_token_id")
         ids = found if isinstance(found, list) else [] if found is None else [found]
         if any(type(id) is not int or id < 0 for id in ids):
-            raise FolderError(f"{folder / name}: eos_token_id is {found!r}: it must be a token id or a list of them")
+            raise FolderError(
+                f"{folder / name}: eos_token_id is {shown(repr(found))}: it must be a token id or a list of them"
+            )
         stops += ids
     return stops
 
