@@ -16,9 +16,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from kogia.kernels.host import keep_freed_memory
-from kogia.models.presets import preset
 from kogia.models.decoder import Decoder
 from kogia.models.folder import save_model
+from kogia.models.presets import preset
 from kogia.train.loop import train_on_batch
 
 ROUNDS, STEPS, ROWS, LENGTH = 7, 4, 16, 128

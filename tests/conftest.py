@@ -4,9 +4,9 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-from kogia.models.presets import preset
 from kogia.models.config import ModelConfig
 from kogia.models.decoder import Decoder
+from kogia.models.presets import preset
 from kogia.text.tokenizer import Tokenizer, train_tokenizer
 
 torch.set_num_threads(1)

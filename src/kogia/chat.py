@@ -68,16 +68,21 @@ class Conversation:
         """Forget everything said."""
         self.messages.clear()
 
+    def prompt(self, question: str) -> list[int]:
+        """Tokens of the conversation so far and a question."""
+        return encode_chat(self.engine.tokenizer, [*self.messages, {"role": "user", "content": question}])
+
     def ask(self, question: str, reader: ReplyReader) -> Generator[list[tuple[str, str]], None, None]:
         """Yield what each token adds to the answer (often nothing), and remember question and answer when it ends.
 
-        Closing the iterator stops the answer; what was said of it is remembered.
+        reader: a fresh one for this question's `prompt`. Closing the iterator stops the answer; what was said of it
+        is remembered.
 
         Raises:
             PromptError: the conversation no longer fits the context. It stays as it was before the question.
         """
         messages = [*self.messages, {"role": "user", "content": question}]
-        prompt = encode_chat(self.engine.tokenizer, messages)
+        prompt = self.prompt(question)
         request = self.engine.add(prompt, self._params(len(prompt)))
         try:
             while reader.finish_reason is None:
@@ -119,7 +124,7 @@ def _respond(conversation: Conversation, line: str, console: Console, stop: thre
 
 
 def _answer(conversation: Conversation, question: str, console: Console, stop: threading.Event) -> None:
-    reader = ReplyReader(conversation.engine.tokenizer)
+    reader = ReplyReader(conversation.engine.tokenizer, conversation.prompt(question))
     began = time.perf_counter()
     place = "content"
     with contextlib.closing(conversation.ask(question, reader)) as answer:

@@ -97,13 +97,16 @@ def convert(
         str,
         typer.Option(help="auto (as it is), float32, bfloat16, float16; folders: fp8, fp8-ue8m0; GGUF: q8_0."),
     ] = "auto",
+    mtp_layers: Annotated[
+        int | None, typer.Option(help="MTP layers to keep in a GGUF (default: all; llama.cpp drafts with one).")
+    ] = None,
 ) -> None:
     """Write a model as a Hugging Face folder (also in DeepSeek's FP8 blocks) or as GGUF for llama.cpp."""
     from kogia.convert import convert as write
     from kogia.progress import ConversionBar
 
     with ConversionBar() as bar:
-        write(model, out, dtype, bar)
+        write(model, out, dtype, bar, mtp_layers)
     print(f"Wrote {out}")
 
 

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from kogia.text.tokenizer import load_tokenizer
 
 FOLDER_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16,
                  "fp8": torch.float8_e4m3fn, "fp8-ue8m0": torch.float8_e4m3fn}  # fmt: skip
-GGUF_DTYPES = {"float32": "f32", "bfloat16": "bf16", "float16": "f16", "q8_0": "q8_0"}
+GGUF_DTYPES = {"float32": "f32", "bfloat16": "bf16", "float16": "f16", "q8_0": "q8_0", "q4_0": "q4_0"}
 COMPANIONS = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja",
               "generation_config.json", "kogia.json", "LICENSE", "LICENSE.txt", "README.md")  # fmt: skip
 ORDER = ".order.json"  # in a folder that is being written: what is converted and how
@@ -35,11 +34,14 @@ class Listener:
         """Bytes written so far, and of the whole."""
 
 
-def convert(model: str | Path, out: Path, dtype: str = "auto", listener: Listener | None = None) -> Path:
+def convert(
+    model: str | Path, out: Path, dtype: str = "auto", listener: Listener | None = None, mtp_layers: int | None = None
+) -> Path:
     """Write `model` (anything `locate` finds) to `out`: a GGUF file if its name ends in .gguf, else a folder.
 
     dtype: a key of FOLDER_DTYPES or GGUF_DTYPES, or "auto": that of the embedding on disk. `out` appears when it is
-    complete. A folder that was being written when the process was killed is gone on with. Returns `out`.
+    complete. A folder that was being written when the process was killed is gone on with.
+    mtp_layers: how many MTP layers to keep (GGUF only; None: all). Returns `out`.
 
     Raises:
         FolderError: the model cannot be read, `out` is there already, or a dtype that this form does not have.
@@ -49,6 +51,8 @@ def convert(model: str | Path, out: Path, dtype: str = "auto", listener: Listene
     known = GGUF_DTYPES if out.suffix == ".gguf" else FOLDER_DTYPES
     if dtype not in ("auto", *known):
         raise FolderError(f"--dtype {dtype} is not one for {out.name}: there are auto, {', '.join(known)}")
+    if mtp_layers is not None and (out.suffix != ".gguf" or mtp_layers < 0):
+        raise FolderError(f"--mtp-layers {mtp_layers}: layers can be left out (0 or more kept) of a .gguf file only")
     if out.exists():
         raise FolderError(f"{out} is there already: choose another name, or remove it first")
     checkpoint = open_checkpoint(path)
@@ -57,31 +61,35 @@ def convert(model: str | Path, out: Path, dtype: str = "auto", listener: Listene
         dtype = str(checkpoint.read("model.embed_tokens.weight").dtype).removeprefix("torch.")
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix == ".gguf":
-        _to_gguf(path, checkpoint, out, GGUF_DTYPES[dtype], listener)
+        _to_gguf(path, checkpoint, out, GGUF_DTYPES[dtype], listener, mtp_layers)
     else:
         _to_folder(path, checkpoint, out, dtype, listener)
     return out
 
 
-def _to_gguf(path: Path, checkpoint: Checkpoint, out: Path, dtype: str, listener: Listener) -> None:
+def _to_gguf(
+    path: Path, checkpoint: Checkpoint, out: Path, dtype: str, listener: Listener, mtp_layers: int | None
+) -> None:
     metadata, warnings = vocabulary(path, checkpoint.config.vocab_size)
+    warnings += write_gguf(out, checkpoint, metadata, dtype, name=out.stem, mtp_layers=mtp_layers)
     for warning in warnings:
         listener.warn(warning)
-    write_gguf(out, checkpoint, metadata, dtype, name=out.stem)
 
 
 def _to_folder(path: Path, checkpoint: Checkpoint, out: Path, dtype: str, listener: Listener) -> None:
     """Into a hidden folder beside `out` that takes its name when everything is in it."""
     partial = _begin(out, _order(path, dtype))
+    tokenizer = load_tokenizer(path) if path.is_file() else None
     write_folder(
-        partial, checkpoint, FOLDER_DTYPES[dtype], ue8m0=dtype == "fp8-ue8m0", resume=True, progress=listener.progress
-    )
-    if path.is_dir():
+        partial, checkpoint, FOLDER_DTYPES[dtype], {"eos_token_id": sorted(tokenizer.stops)} if tokenizer else None,
+        ue8m0=dtype == "fp8-ue8m0", resume=True, progress=listener.progress,
+    )  # fmt: skip
+    if tokenizer is None:
         for name in COMPANIONS:
             if (path / name).is_file():
                 shutil.copyfile(path / name, partial / name)
     else:
-        load_tokenizer(path).save(partial)
+        tokenizer.save(partial)
     if not (partial / "tokenizer.json").is_file():
         listener.warn(f"{path} has no tokenizer.json, so {out} has none either")
     (partial / ORDER).unlink()

@@ -80,7 +80,7 @@ def wrong_shape(folder):
 @pytest.mark.parametrize(
     ("break_it", "words"),
     [
-        (truncate, "not a readable safetensors file"),
+        (truncate, "truncated"),
         (another_programs, "lacks model.embed_tokens.weight"),
         (wrong_shape, "has shape"),
         (lambda folder: (folder / "model.safetensors").unlink(), "is missing"),

@@ -159,7 +159,7 @@ def test_other_quantisations_are_refused_by_name(make_family, tmp_path, found, n
         load_model(tmp_path)
 
 
-# what other programs leave out or put in -------------------------------------------------------------------------------
+# what other programs leave out or put in ------------------------------------------------------------------------------
 
 
 def test_a_dropped_mtp_layer_is_said_and_not_passed_over(make_family, tmp_path):

@@ -1,7 +1,7 @@
 """Against the inference code that DeepSeek published, if it lies beside this repository.
 
 To get it: `git clone https://github.com/deepseek-ai/DeepSeek-V3` next to this repository (or anywhere, with
-KOGIA_DEEPSEEK_V3 naming the clone). Its `kernel` module needs Triton and a GPU; in BF16 and FP32 nothing of it is called.
+KOGIA_DEEPSEEK_V3 naming the clone). Its `kernel` module needs Triton and a GPU; nothing of it is called in FP32.
 """
 
 import importlib.util

@@ -20,7 +20,7 @@ PROMPTS = [
     "The capital of France is", "17 + 25 =", "Once upon a time, there was a", "The three laws of motion are",
     "Water boils at", "def fibonacci(n):\n    ", "import numpy as np\n\ndef softmax(x):\n",
     "for i in range(10):\n    print(", "class Stack:\n    def __init__(self):\n", "SELECT name FROM users WHERE",
-    "대한민국의 수도는", "안녕하세요, 저는", "하나 둘 셋 넷", "물은 섭씨 몇 도에서 끓나요?", "다람쥐 헌 쳇바퀴에 타고파",
+    "대한민국의 수도는", "안녕하세요, 저는", "하나 둘 셋 넷", "물은 섭씨 몇 도에서 끓나요?", "다람쥐 헌 쳇바퀴",
     "🐳 whales are", "  two  spaces\tand a tab", "«Élan vital», naïve café —", "x = 3.14159; y = 2.71828\r\nprint(x*y)",
     "1, 1, 2, 3, 5, 8, 13, 21,",
 ]  # fmt: skip

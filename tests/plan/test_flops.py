@@ -5,8 +5,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from kogia.models.config import ModelConfig
-from kogia.models.presets import preset
 from kogia.models.decoder import Decoder
+from kogia.models.presets import preset
 from kogia.plan.flops import attention_flops, forward_flops, mlp_flops, training_flops
 from kogia.train.loop import train_on_batch
 from kogia.train.losses import next_token_losses

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from kogia.errors import FolderError
-from kogia.models.presets import preset
 from kogia.models.decoder import Decoder
+from kogia.models.presets import preset
 from kogia.report import units
 from kogia.report.curves import stage_charts
 from kogia.report.page import write_report

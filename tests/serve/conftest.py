@@ -11,9 +11,9 @@ import pytest
 import torch
 from openai import OpenAI
 
-from kogia.models.presets import preset
 from kogia.models.decoder import Decoder
 from kogia.models.folder import save_model
+from kogia.models.presets import preset
 from kogia.serve.http import bind, create_app, make_server
 from kogia.serve.worker import Worker, load_engine
 from kogia.text.prompts import encode_question, encode_reply

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from gguf import GGUFWriter, TokenType
 from tokenizers import Tokenizer as Backend
-from tokenizers import models, pre_tokenizers
+from tokenizers import Regex, models, pre_tokenizers
 
 from kogia.errors import FolderError
 from kogia.text.gguf import tokenizer_from_gguf, vocabulary
@@ -98,19 +98,28 @@ def test_smollm2_as_transformers_reads_it():
 
 
 def test_kogias_own(tmp_path, tiny_tokenizer):
-    """llama.cpp has no name for its way of cutting: GPT-2's is nearest, and the warning says how near."""
-    metadata, (warning,) = vocabulary(tiny_tokenizer, tiny_tokenizer.vocab_size)
-    assert metadata["tokenizer.ggml.pre"] == "gpt-2"
-    assert f"'gpt-2', which gives other tokens for {nearest(tiny_tokenizer._trusted)[1]} of {len(SAMPLES)}" in warning
+    """Kogia's own tokenizers are cut as llama.cpp can cut them."""
+    metadata, warnings = vocabulary(tiny_tokenizer, tiny_tokenizer.vocab_size)
+    assert metadata["tokenizer.ggml.pre"] == "gpt-2" and warnings == []
     back = tokenizer_from_gguf(write_metadata(tmp_path / "x.gguf", metadata))
     assert back.ids == tiny_tokenizer.ids and back.style == "kogia" and back.stops == tiny_tokenizer.stops
-    same = [back.encode(text) == tiny_tokenizer.encode(text) for text in SAMPLES]
-    assert same.count(False) == nearest(tiny_tokenizer._trusted)[1] < len(SAMPLES) / 2
-    for text in ("Solve: 7 + 15 - 3", "12 곱하기 34는? 답은 \\boxed{408}", "First, 7 + 5 = 12. The answer is 12."):
+    for text in (*SAMPLES, "Solve: 7 + 15 - 3", "12 곱하기 34는? 답은 \\boxed{408}", "<think>\n1\n</think>\n\n2"):
         assert back.encode(text) == tiny_tokenizer.encode(text)
     assert (
         metadata["tokenizer.chat_template"].startswith("{{ bos_token }}") and metadata["tokenizer.ggml.add_bos_token"]
     )
+
+
+def test_a_cutting_without_a_name(tiny_tokenizer):
+    """The nearest known one is taken, and the warning says how near it is."""
+    backend = Backend.from_str(tiny_tokenizer._trusted.to_str())
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex(r"[\r\n]+| ?\S"), "isolated"), pre_tokenizers.ByteLevel(False, use_regex=False)]
+    )
+    metadata, (warning,) = vocabulary(Tokenizer(backend), tiny_tokenizer.vocab_size)
+    name, differing = nearest(backend)
+    assert metadata["tokenizer.ggml.pre"] == name and 0 < differing <= len(SAMPLES)
+    assert f"{name!r}, which gives other tokens for {differing} of {len(SAMPLES)}" in warning
 
 
 def test_rows_beyond_the_last_token(tmp_path, tiny_tokenizer):

@@ -18,7 +18,8 @@ from kogia.text.tokenizer import Tokenizer
 def document_tokens(tokenizer: Tokenizer, document: Document) -> list[int]:
     """BOS ... EOS of one document; a question and its reply become a conversation."""
     if document.text:
-        return [tokenizer.bos, *tokenizer.encode(document.text), tokenizer.eos]
+        start = [] if tokenizer.bos is None else [tokenizer.bos]
+        return [*start, *tokenizer.encode(document.text), tokenizer.eos]
     return encode_question(tokenizer, document.question) + encode_reply(tokenizer, document.reply)
 
 

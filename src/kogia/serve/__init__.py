@@ -3,7 +3,10 @@
 Here: what the API and the terminal chat share, the default sampling and the way to read a reply's tokens.
 """
 
-from kogia.text.parsers import StreamParser
+from collections.abc import Sequence
+
+from kogia.text.calls import CallDelta
+from kogia.text.prompts import reply_parser
 from kogia.text.tokenizer import Detokenizer, Tokenizer
 
 TEMPERATURE, TOP_P = 0.6, 0.95  # what DeepSeek recommends for R1
@@ -12,12 +15,13 @@ TEMPERATURE, TOP_P = 0.6, 0.95  # what DeepSeek recommends for R1
 class ReplyReader:
     """Takes the tokens of one reply and hands out its text, the thinking apart from the answer.
 
+    prompt: what is replied to; where it has opened <think> itself, the reply begins with thinking.
     `reasoning` and `content` are what was handed out so far; `tokens` counts all tokens, EOS and markers included, and
     `reasoning_tokens` those before the answer began.
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self._detokenizer, self._parser = Detokenizer(tokenizer), StreamParser()
+    def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int] = ()) -> None:
+        self._detokenizer, self._parser = Detokenizer(tokenizer), reply_parser(tokenizer, prompt, calls=False)
         self._shown = 0  # tokens whose text has been handed to the parser
         self._text = {"reasoning": "", "content": ""}
         self.tokens = self.reasoning_tokens = 0
@@ -40,7 +44,8 @@ class ReplyReader:
         text = self._detokenizer.feed([] if finish_reason == "stop" else [token], last=finish_reason is not None)
         if finish_reason == "length":
             text = text.rstrip("\ufffd")  # a character that the limit cut in two is left out, not shown broken
-        pieces = self._parser.feed(text, last=finish_reason is not None)
+        events = self._parser.feed(text, last=finish_reason is not None)
+        pieces = [event for event in events if not isinstance(event, CallDelta)]
         for kind, piece in pieces:
             self._add(kind, piece)
         if finish_reason and not self.content and self.reasoning:

@@ -83,7 +83,7 @@ class _Api:
         check_model(asked.model, self.names)
         prompt, tokens = await self._begin(asked)
         usage = bool(asked.stream_options and asked.stream_options.include_usage)
-        answer = Answer(self.name, len(prompt), ReplyReader(self.worker.engine.tokenizer), usage)
+        answer = Answer(self.name, len(prompt), ReplyReader(self.worker.engine.tokenizer, prompt), usage)
         if not asked.stream:
             await _unless_gone(request, _collect(answer, tokens))
             return JSONResponse(answer.completion().model_dump())

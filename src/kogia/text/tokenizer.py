@@ -183,8 +183,10 @@ def tokenizer_config() -> dict[str, Any]:
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
-    """Train byte-level BPE. Every digit is a piece of its own (with the space before it); words,
-    punctuation and line ends are split before merging.
+    """Train byte-level BPE, cutting text as GPT-2 did, which transformers and llama.cpp know by name.
+
+    While training, every digit is a piece of its own (with the space before it), so that digits are never merged.
+    Without such merges GPT-2's own cutting, which keeps a number together, gives the same tokens afterwards.
 
     Raises:
         CorpusError: a vocabulary too small for the 256 bytes and the special tokens.
@@ -193,7 +195,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     if vocab_size < least:
         raise CorpusError(f"tokenizer.vocab_size is {vocab_size}: 256 bytes and the special tokens need {least}")
     backend = Backend(models.BPE())
-    words = Regex(r" ?\p{N}|[\r\n]+| ?[\p{L}\p{M}]+| ?[^\s\p{L}\p{M}\p{N}]+|\s+(?!\S)|\s+")
+    words = Regex(r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+")
     backend.pre_tokenizer = pre_tokenizers.Sequence([
         pre_tokenizers.Split(words, behavior="isolated"),
         pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
@@ -206,6 +208,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
         show_progress=False,
     )
     backend.train_from_iterator(texts, trainer)
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     return Tokenizer(backend)
 
 
