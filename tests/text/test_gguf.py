@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from gguf import GGUFWriter, TokenType
-from tokenizers import Tokenizer as Backend
 from tokenizers import Regex, models, pre_tokenizers
+from tokenizers import Tokenizer as Backend
 
 from kogia.errors import FolderError
 from kogia.text.gguf import tokenizer_from_gguf, vocabulary
