@@ -74,10 +74,11 @@ def load(side: str, path: str, dtype: str) -> dict[str, Any]:
         weight.aminmax()
     looked = resource.getrusage(resource.RUSAGE_SELF)
     peak, mapped = peak_kilobytes() - peak, mapped_kilobytes() - mapped  # before the checksums take memory
-    same = (weight.to(getattr(torch, dtype)).view(torch.uint8).numpy() for weight in weights)  # norms: FP32 in ours
+    one = getattr(torch, dtype)  # ours keeps norms in FP32
+    checked = (weight.to(one).view(torch.uint8).numpy() for weight in weights if check)
     return {
         "cpu": cpu(start, loaded), "system": loaded.ru_stime - start.ru_stime, "looked": cpu(start, looked),
-        "peak": peak * 1024 / 1e6, "mapped": mapped * 1024 / 1e6, "weights": sorted(map(zlib.crc32, same)) if check else [],
+        "peak": peak * 1024 / 1e6, "mapped": mapped * 1024 / 1e6, "weights": sorted(map(zlib.crc32, checked)),
         "bytes": sum(weight.nbytes for weight in weights),
     }  # fmt: skip
 
@@ -159,7 +160,7 @@ class Child:
     """A function of this file in a new process."""
 
     def __init__(self, *arguments: str) -> None:
-        self._complaints = tempfile.TemporaryFile("w+")
+        self._complaints = tempfile.TemporaryFile("w+")  # noqa: SIM115  (open as long as the child)
         self._process = subprocess.Popen(
             [sys.executable, __file__, *arguments], env=os.environ | ALONE, text=True, stdin=subprocess.PIPE,
             stdout=subprocess.PIPE, stderr=self._complaints,

@@ -10,6 +10,7 @@ from kogia.about import describe
 from kogia.errors import KogiaError
 from kogia.formats.safetensors import SINGLE
 from kogia.models.folder import save_model
+from kogia.places import locate
 
 # The dimensions of deepseek-ai/DeepSeek-V3 and DeepSeek-V2-Lite as their config.json have them.
 V3 = dict(
@@ -79,6 +80,67 @@ def test_transformers_counts_the_same(tmp_path, config):
     theirs = sum(p.numel() for p in model.parameters())
     theirs += sum(b.numel() for name, b in model.named_buffers() if name.endswith("e_score_correction_bias"))
     assert describe(tmp_path)["parameters"]["total"] == theirs
+
+
+def test_bytes_by_hand(make_family, tmp_path):
+    """FP8: a byte for each number of a layer's matrices and 4 for each of their 128 x 128 blocks, 2 for all others."""
+    model = make_family("llama", hidden_size=128, intermediate_size=256, head_dim=32, num_hidden_layers=1)
+    save_model(tmp_path, model)
+    matrices = 128 * (128 + 2 * 64 + 128) + 3 * 128 * 256
+    rest = 2 * 400 * 128 + 3 * 128
+    whole = matrices + rest
+    assert describe(tmp_path)["bytes"] == {
+        "float32": 4 * whole, "bfloat16": 2 * whole, "float8": matrices + 4 * (matrices // 128**2) + 2 * rest,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("life", ["[]", "{}", '"x"', '{"total": 5}', "{oops"])
+def test_a_life_that_is_none_is_refused(make_family, tmp_path, life):
+    save_model(tmp_path, make_family("llama"))
+    (tmp_path / "kogia.json").write_text(life)
+    with pytest.raises(KogiaError, match=r"kogia\.json"):
+        describe(tmp_path)
+
+
+def test_brackets_are_no_markup_and_links_may_dangle(make_family, tmp_path):
+    save_model(tmp_path, make_family("llama"))
+    (tmp_path / "kogia.json").write_text('{"total": {"a": "[/b]"}}')
+    (tmp_path / "x.safetensors").symlink_to(tmp_path / "nowhere")
+    code, out, _ = kogia("info", tmp_path)
+    assert code == 0 and "[/b]" in out
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, '{"a": ' + "9" * 5000 + "}", " " * (1 << 21)], ids=["deep", "long", "big"]
+)
+def test_hostile_configs_are_refused(tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(KogiaError, match=r"config\.json"):
+        describe(tmp_path)
+
+
+def test_the_hub_is_asked_for_weights_and_facts_only(tmp_path, monkeypatch):
+    """Never for code or pickles; and mistyped paths never go there."""
+    import huggingface_hub
+
+    asked = []
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, **how: asked.append((name, how)) or tmp_path)
+    assert locate("some-org/some-model") == locate("some-org/some-model", weights=False) == tmp_path
+    (name, how), (_, small) = asked
+    assert name == "some-org/some-model"
+    assert set(small["allow_patterns"]) == {"*.json", "*.jinja", "LICENSE*", "README.md"}
+    assert set(how["allow_patterns"]) - set(small["allow_patterns"]) == {"*.safetensors", "*.safetensors.index.json"}
+    for path in (
+        "v3/config.json",
+        "modls/x.gguf",
+        "out/model.safetensors",
+        "a/b/c",
+        "x" * 5000,
+        f"{tmp_path.name}\0/x",
+    ):
+        with pytest.raises(KogiaError, match="is not a folder"):
+            locate(path)
+    assert len(asked) == 2
 
 
 def test_tied_heads_are_counted_once(make_family, tmp_path):

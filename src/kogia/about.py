@@ -1,9 +1,11 @@
 """What a model is, in numbers: for `kogia info`."""
 
 import dataclasses
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from kogia.errors import FolderError
 from kogia.files import read_json
 from kogia.kernels.host import compute_dtype
 from kogia.models.checkpoint import load_config, open_checkpoint
@@ -13,15 +15,24 @@ from kogia.models.names import disk_name, is_matrix_of_a_layer
 from kogia.places import locate
 from kogia.plan.flops import forward_flops
 
+MAX_LIFE = 16 << 20  # bytes of a kogia.json
+
+
+@lru_cache(maxsize=4)
+def _sizes(config: ModelConfig) -> dict[str, int]:
+    """Numbers in every tensor; a tied head is counted once."""
+    state = skeleton(config).state_dict()
+    if config.tie_word_embeddings:
+        del state["lm_head.weight"]
+    return {name: tensor.numel() for name, tensor in state.items()}
+
 
 def parameter_counts(config: ModelConfig) -> dict[str, int]:
     """Parameters (the balancing biases included, as DeepSeek counts them): without MTP, of the MTP layers, and those
     that one token uses (embedding and head included, MTP not)."""
-    state = skeleton(config).state_dict()
-    if config.tie_word_embeddings:
-        del state["lm_head.weight"]
-    mtp = sum(t.numel() for name, t in state.items() if name.startswith("mtp."))
-    total = sum(t.numel() for t in state.values()) - mtp
+    sizes = _sizes(config)
+    mtp = sum(size for name, size in sizes.items() if name.startswith("mtp."))
+    total = sum(sizes.values()) - mtp
     idle = config.n_routed_experts - config.num_experts_per_tok
     expert = 3 * config.hidden_size * config.moe_intermediate_size
     moe_layers = sum(not config.is_dense(i) for i in range(config.num_hidden_layers))
@@ -30,10 +41,7 @@ def parameter_counts(config: ModelConfig) -> dict[str, int]:
 
 def weight_bytes(config: ModelConfig) -> dict[str, int]:
     """Bytes of the weights, MTP layers included, in FP32, in BF16, and in DeepSeek's FP8 blocks with their scales."""
-    state = skeleton(config).state_dict()
-    if config.tie_word_embeddings:
-        del state["lm_head.weight"]
-    sizes = {name: t.numel() for name, t in state.items()}
+    sizes = _sizes(config)
     eight = sum(n for name, n in sizes.items() if _is_fp8(name, config))
     whole = sum(sizes.values())
     return {"float32": 4 * whole, "bfloat16": 2 * whole, "float8": 2 * (whole - eight) + eight + 4 * eight // 128**2}
@@ -53,7 +61,6 @@ def describe(model: str | Path) -> dict[str, Any]:
     if path.name == "config.json":
         path = path.parent
     config = open_checkpoint(path).config if path.suffix == ".gguf" else load_config(path)
-    life = path / "kogia.json"
     c = config
     return {
         "family": c.model_type,
@@ -72,7 +79,7 @@ def describe(model: str | Path) -> dict[str, Any]:
         "rope": c.rope_scaling.to_json() if c.rope_scaling else None,
         "supported": _supported(c),
         "compute_dtype_here": str(compute_dtype("auto")).removeprefix("torch."),
-        "bill": read_json(life)["total"] if path.is_dir() and life.is_file() else None,
+        "bill": _bill(path / "kogia.json"),
         "config": dataclasses.asdict(c),
     }
 
@@ -96,4 +103,14 @@ def _supported(c: ModelConfig) -> list[str]:
 
 def _bytes_on_disk(path: Path) -> int | None:
     files = list(path.glob("*.safetensors")) if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files) or None
+    return sum(file.stat().st_size for file in files if file.is_file()) or None
+
+
+def _bill(life: Path) -> Any:
+    """The sum of a model's bills, if it has a `kogia.json`."""
+    if not life.is_file():
+        return None
+    facts = read_json(life, MAX_LIFE)
+    if not isinstance(facts, dict) or not isinstance(facts.get("total"), dict):
+        raise FolderError(f'{life} holds no bill: it should be an object with "total"')
+    return facts["total"]

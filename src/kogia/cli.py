@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from kogia.errors import KogiaError
 
@@ -95,7 +96,10 @@ def convert(
     out: Annotated[Path, typer.Argument(help="Where to: a new folder, or a file whose name ends in .gguf.")],
     dtype: Annotated[
         str,
-        typer.Option(help="auto (as it is), float32, bfloat16, float16; folders: fp8, fp8-ue8m0; GGUF: q8_0."),
+        typer.Option(
+            help="auto (as it is; quantised weights in full), float32, bfloat16, float16; folders: fp8, fp8-ue8m0; "
+            "GGUF: q8_0, q4_0."
+        ),
     ] = "auto",
     mtp_layers: Annotated[
         int | None, typer.Option(help="MTP layers to keep in a GGUF (default: all; llama.cpp drafts with one).")
@@ -122,7 +126,8 @@ def info(model: ModelArgument, json_: Annotated[bool, typer.Option("--json", hel
     table = Table(show_header=False, box=None)
     for key, value in facts.items():
         if key != "config":
-            table.add_row(key, json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else str(value))
+            shown = json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else str(value)
+            table.add_row(key, Text(shown))  # as Text, for brackets in it are no markup
     Console().print(table)
 
 

@@ -10,7 +10,7 @@ import torch
 from kogia.errors import FolderError, KogiaError
 from kogia.files import read_json, write_json
 from kogia.models.checkpoint import Checkpoint, open_checkpoint
-from kogia.models.folder import refuse_missing_layers, write_folder
+from kogia.models.folder import refuse_missing_layers, refuse_other_copies, write_folder
 from kogia.models.gguf_write import write_gguf
 from kogia.places import locate
 from kogia.text.gguf import vocabulary
@@ -19,8 +19,9 @@ from kogia.text.tokenizer import load_tokenizer
 FOLDER_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16,
                  "fp8": torch.float8_e4m3fn, "fp8-ue8m0": torch.float8_e4m3fn}  # fmt: skip
 GGUF_DTYPES = {"float32": "f32", "bfloat16": "bf16", "float16": "f16", "q8_0": "q8_0", "q4_0": "q4_0"}
-COMPANIONS = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja",
-              "generation_config.json", "kogia.json", "LICENSE", "LICENSE.txt", "README.md")  # fmt: skip
+COMPANIONS = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
+              "merges.txt", "tokenizer.model", "chat_template.jinja", "chat_template.json", "generation_config.json",
+              "kogia.json", "README.md", "LICENSE*", "NOTICE*")  # fmt: skip
 ORDER = ".order.json"  # in a folder that is being written: what is converted and how
 
 
@@ -39,7 +40,8 @@ def convert(
 ) -> Path:
     """Write `model` (anything `locate` finds) to `out`: a GGUF file if its name ends in .gguf, else a folder.
 
-    dtype: a key of FOLDER_DTYPES or GGUF_DTYPES, or "auto": that of the embedding on disk. `out` appears when it is
+    dtype: a key of FOLDER_DTYPES or GGUF_DTYPES, or "auto": that of the embedding, so FP8 folders become BF16 and
+    quantised GGUF files FP32. `out` appears when it is
     complete. A folder that was being written when the process was killed is gone on with.
     mtp_layers: how many MTP layers to keep (GGUF only; None: all). Returns `out`.
 
@@ -48,22 +50,27 @@ def convert(
         DiskFullError: free some space and convert again; what is written is not lost.
     """
     path, listener = locate(model), listener or Listener()
-    known = GGUF_DTYPES if out.suffix == ".gguf" else FOLDER_DTYPES
+    is_gguf = out.suffix.lower() == ".gguf"
+    known = GGUF_DTYPES if is_gguf else FOLDER_DTYPES
     if dtype not in ("auto", *known):
         raise FolderError(f"--dtype {dtype} is not one for {out.name}: there are auto, {', '.join(known)}")
-    if mtp_layers is not None and (out.suffix != ".gguf" or mtp_layers < 0):
+    if mtp_layers is not None and (not is_gguf or mtp_layers < 0):
         raise FolderError(f"--mtp-layers {mtp_layers}: layers can be left out (0 or more kept) of a .gguf file only")
-    if out.exists():
+    if os.path.lexists(out):
         raise FolderError(f"{out} is there already: choose another name, or remove it first")
     checkpoint = open_checkpoint(path)
     refuse_missing_layers(path, checkpoint)
+    refuse_other_copies(path, checkpoint)
     if dtype == "auto":
         dtype = str(checkpoint.read("model.embed_tokens.weight").dtype).removeprefix("torch.")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    if out.suffix == ".gguf":
-        _to_gguf(path, checkpoint, out, GGUF_DTYPES[dtype], listener, mtp_layers)
-    else:
-        _to_folder(path, checkpoint, out, dtype, listener)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        if is_gguf:
+            _to_gguf(path, checkpoint, out, GGUF_DTYPES[dtype], listener, mtp_layers)
+        else:
+            _to_folder(path, checkpoint, out, dtype, listener)
+    except OSError as error:
+        raise FolderError(f"{out} cannot be written: {error.strerror or error}") from None
     return out
 
 
@@ -85,15 +92,24 @@ def _to_folder(path: Path, checkpoint: Checkpoint, out: Path, dtype: str, listen
         ue8m0=dtype == "fp8-ue8m0", resume=True, progress=listener.progress,
     )  # fmt: skip
     if tokenizer is None:
-        for name in COMPANIONS:
-            if (path / name).is_file():
-                shutil.copyfile(path / name, partial / name)
+        _copy_companions(path, partial, listener)
     else:
         tokenizer.save(partial)
     if not (partial / "tokenizer.json").is_file():
         listener.warn(f"{path} has no tokenizer.json, so {out} has none either")
     (partial / ORDER).unlink()
     os.rename(partial, out)
+
+
+def _copy_companions(path: Path, partial: Path, listener: Listener) -> None:
+    """Tokenizer, licence and the like. Links are followed within Hugging Face's cache only, which is made of them."""
+    home = path.resolve()
+    home = home.parent.parent if home.parent.name == "snapshots" else home
+    for file in (file for pattern in COMPANIONS for file in sorted(path.glob(pattern)) if file.is_file()):
+        if file.resolve().is_relative_to(home):
+            shutil.copyfile(file, partial / file.name)
+        else:
+            listener.warn(f"{file} is a link to somewhere else and was left out")
 
 
 def _order(path: Path, dtype: str) -> dict[str, Any]:
@@ -106,6 +122,8 @@ def _order(path: Path, dtype: str) -> dict[str, Any]:
 def _begin(out: Path, order: dict[str, Any]) -> Path:
     """The folder to write into: an earlier one of the same order, without the files that a kill left unfinished."""
     partial = out.parent / f".{out.name}.partial"
+    if partial.is_symlink() or (partial.exists() and not partial.is_dir()):
+        raise FolderError(f"{partial} is in the way: {out} is prepared in a folder of that name")
     try:
         same = partial.is_dir() and read_json(partial / ORDER) == order
     except KogiaError:
@@ -115,6 +133,6 @@ def _begin(out: Path, order: dict[str, Any]) -> Path:
         partial.mkdir()
         write_json(partial / ORDER, order)
     for file in partial.glob(".*"):
-        if file.name != ORDER:
+        if file.name != ORDER and not file.is_dir():
             file.unlink()
     return partial

@@ -60,13 +60,15 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file.
+def read_json(path: Path, largest: int = 256 << 20) -> Any:
+    """Read a JSON file of at most `largest` bytes; parsed it may take fifty times that.
 
     Raises:
-        FolderError: missing, or not JSON (says where it breaks).
+        FolderError: missing, larger, or not JSON (says where it breaks).
     """
     try:
+        if path.stat().st_size > largest:
+            raise FolderError(f"{path} has {path.stat().st_size:,} bytes: such a file has at most {largest:,}")
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise FolderError(f"{path} is missing") from None

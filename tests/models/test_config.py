@@ -97,7 +97,12 @@ def test_switches_are_true_or_false(field):
         ({"model_type": "gemma3"}, "model_type 'gemma3'.*deepseek_v3, deepseek_v2, llama, qwen2, qwen3"),
         ({"model_type": None}, "model_type None"),
         ({"model_type": ["llama"]}, "model_type"),
-        ({"rope_scaling": {"type": "yarn", "factor": 40}}, "yarn lacks original_max_position_embeddings"),
+        ({"rope_scaling": {"type": "llama3", "factor": 8.0}}, "llama3 lacks original_max_position_embeddings"),
+        ({"rope_scaling": {"rope_type": ["yarn"]}}, "rope_type"),
+        ({"rope_scaling": YARN | {"truncate": []}}, "truncate"),
+        ({"rope_theta": 10**400}, "rope_theta"),
+        ({"layer_types": 5}, "layer_types"),
+        ({"num_hidden_layers": 1024}, "num_hidden_layers is 1024"),
         ({"rope_scaling": {"type": "dynamic", "factor": 40}}, "rope_type 'dynamic'.*linear, llama3, yarn"),
         ({"rope_scaling": YARN | {"factor": 0.5}}, "factor is 0.5"),
         ({"rope_scaling": YARN | {"factor": "40"}}, "factor is '40'"),
@@ -106,7 +111,7 @@ def test_switches_are_true_or_false(field):
         ({"rope_scaling": YARN | {"beta_slow": 64}}, "beta_slow"),
         ({"rope_scaling": YARN, "rope_theta": 1.0}, "rope_theta is 1.0"),
         ({"rope_scaling": LLAMA3 | {"low_freq_factor": 4.0}}, "low_freq_factor"),
-        ({"rope_parameters": {"rope_type": "yarn", "factor": 40, "rope_theta": 1e4}, "rope_scaling": None}, "yarn"),
+        ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}, "rope_scaling": None}, "yarn lacks factor"),
         ({"rope_parameters": ["yarn"]}, "rope_parameters"),
         ({"layer_types": ["sliding_attention"]}, "layer_types"),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
@@ -167,6 +172,33 @@ def test_what_old_llama_configs_leave_out():
     del values["num_key_value_heads"], values["head_dim"]
     config = ModelConfig.from_json(values)
     assert (config.num_key_value_heads, config.head_dim) == (4, 16)
+
+
+def test_what_may_be_null_or_left_out():
+    values = ModelConfig(model_type="llama", **DENSE).to_json()
+    assert ModelConfig.from_json(values | {"attention_bias": None, "head_dim": None}).head_dim == 16
+    scaled = values | {"rope_scaling": {"type": "yarn", "factor": 4.0}, "max_position_embeddings": 2048}
+    assert ModelConfig.from_json(scaled).rope_scaling.original_max_position_embeddings == 2048
+    kimi = YARN | {"beta_fast": 1.0, "beta_slow": 1.0}  # Kimi-K2's: a ramp of no width
+    assert ModelConfig.from_json(values | {"rope_scaling": kimi}).rope_scaling.beta_fast == 1.0
+
+
+def test_what_v2_leaves_out():
+    values = preset(
+        "tiny", model_type="deepseek_v2", scoring_func="softmax", topk_method="greedy", norm_topk_prob=False,
+        num_nextn_predict_layers=0, routed_scaling_factor=1.0,
+    ).to_json()  # fmt: skip
+    for key in ("routed_scaling_factor", "scoring_func", "topk_method", "norm_topk_prob"):
+        del values[key]
+    config = ModelConfig.from_json(values)
+    assert (config.routed_scaling_factor, config.topk_method, config.norm_topk_prob) == (1.0, "greedy", False)
+
+
+@pytest.mark.parametrize("family", ["qwen2", "qwen3"])
+def test_sliding_windows_are_refused(family):
+    values = ModelConfig(model_type=family, **DENSE).to_json() | {"use_sliding_window": True, "sliding_window": 64}
+    with pytest.raises(ShapeError, match="use_sliding_window is True"):
+        ModelConfig.from_json(values)
 
 
 def test_published_softmax_scale_and_cache():

@@ -11,15 +11,19 @@ from gguf import GGUFReader, GGUFWriter
 from gguf.quants import dequantize, quantize
 
 from kogia.errors import FolderError, KogiaError, ShapeError
-from kogia.formats.gguf import GGUF
+from kogia.formats.gguf import GGUF, STOP_IDS
 from kogia.models.checkpoint import LiveCheckpoint
 from kogia.models.config import ModelConfig
 from kogia.models.folder import load_model, save_model
 from kogia.models.gguf import GGUFCheckpoint
 from kogia.models.gguf_layout import deinterleave, interleave, join_kv, split_kv
 from kogia.models.gguf_names import gguf_name
+from kogia.models.gguf_rope import LLAMA3 as NOTE
+from kogia.models.gguf_warnings import differences
 from kogia.models.gguf_write import FILE_TYPES, write_gguf
 from kogia.models.rotary import RopeScaling
+from kogia.text.gguf import tokenizer_from_gguf, vocabulary
+from kogia.text.tokenizer import Tokenizer
 
 FAMILIES = ("deepseek_v3", "deepseek_v2", "llama", "qwen2", "qwen3")
 LLAMA3 = RopeScaling("llama3", 32.0, 8192, low_freq_factor=1.0, high_freq_factor=4.0)
@@ -95,6 +99,11 @@ def test_there_and_back(tmp_path, make_family, family, tied):
         ("llama", dict(head_dim=32)),
         ("llama", dict(rope_scaling=LLAMA3, rope_theta=500000.0)),
         ("llama", dict(rope_scaling=dataclasses.replace(LLAMA3, factor=8.0), rope_theta=500000.0, head_dim=64)),
+        ("llama", dict(rope_scaling=dataclasses.replace(LLAMA3, factor=16.0), rope_theta=500000.0, head_dim=64)),
+        (
+            "llama",
+            dict(rope_scaling=RopeScaling("llama3", 3.7, 4096, low_freq_factor=1.5, high_freq_factor=6.0), head_dim=64),
+        ),
         ("llama", dict(rope_scaling=RopeScaling("linear", 2.5))),
         ("qwen2", dict(rope_scaling=RopeScaling("yarn", 4.0, 32768, beta_fast=24.0, beta_slow=2.0))),
         ("qwen3", dict(num_key_value_heads=4, rms_norm_eps=1e-5)),
@@ -146,6 +155,50 @@ def test_a_matrix_that_does_not_divide_is_kept_in_half_precision(tmp_path, make_
         tensors["blk.1.ffn_down.weight"].quantisation == "F16" and tensors["blk.1.ffn_up.weight"].quantisation == "Q8_0"
     )
     assert said == ["2 matrices do not divide into blocks of q8_0 and are in FP16, first ['blk.0.ffn_down.weight']"]
+
+
+@pytest.mark.parametrize("dtype", FILE_TYPES)
+def test_what_llama_cpp_asks_of_the_metadata(tmp_path, make_family, dtype):
+    metadata = GGUF(exported(make_family("llama"), tmp_path, dtype)).metadata
+    assert metadata["general.quantization_version"] == 2 and metadata["general.file_type"] == int(FILE_TYPES[dtype][1])
+
+
+def test_more_ends_than_llama_cpp_has_names_for(tmp_path, make_family):
+    model = make_family("llama", eos_token_id=(1, 7, 9, 11, 4))
+    (said,) = write_gguf(tmp_path / "model.gguf", LiveCheckpoint(model), {})
+    assert said == "llama.cpp knows 3 ends of a reply only (eos, eot, eom): it may go on after token 4, 11"
+    path = tmp_path / "model.gguf"
+    assert GGUFCheckpoint(path).config.eos_token_id == (1, 7, 9, 11, 4)
+    assert GGUFCheckpoint(edited(path, keys={STOP_IDS: None})).config.eos_token_id == (1, 7, 9)
+
+
+def test_ends_of_the_tokenizer_and_of_the_configuration(tmp_path, make_family, tiny_tokenizer):
+    """What generation_config.json names beside config.json: the tokenizer knows it, the configuration does not."""
+    tokenizer = Tokenizer(tiny_tokenizer._trusted, stops=[1, 7, 8])
+    model, path = make_family("llama", eos_token_id=1), tmp_path / "model.gguf"
+    assert write_gguf(path, LiveCheckpoint(model), vocabulary(tokenizer, 400)[0]) == []
+    assert tokenizer_from_gguf(path).stops == {1, 7, 8} and tokenizer_from_gguf(path).eos == 1
+    assert GGUFCheckpoint(path).config.eos_token_id == (1, 7, 8)
+    write_gguf(path, LiveCheckpoint(make_family("llama", eos_token_id=7)), vocabulary(tokenizer, 400)[0])
+    assert GGUF(path).metadata["tokenizer.ggml.eos_token_id"] == 1  # what the tokenizer calls its end
+    assert tokenizer_from_gguf(path).stops == {1, 7, 8}
+
+
+def test_end_of_turn_keeps_its_name(tmp_path, make_family, tiny_tokenizer):
+    metadata = vocabulary(tiny_tokenizer, 400)[0] | {"tokenizer.ggml.eot_token_id": 5}
+    path = tmp_path / "model.gguf"
+    write_gguf(path, LiveCheckpoint(make_family("llama", eos_token_id=(1, 7))), metadata)
+    found = {end: GGUF(path).metadata[f"tokenizer.ggml.{end}_token_id"] for end in ("eos", "eot", "eom")}
+    assert found == {"eos": 1, "eot": 5, "eom": 7}
+
+
+@pytest.mark.parametrize("layers", [26, 27])
+def test_layers_that_llama_cpp_takes_for_v2_lite(make_family, layers):
+    def said(layers: int, **changes) -> bool:
+        config = dataclasses.replace(make_family("deepseek_v3").config, num_hidden_layers=layers, **changes)
+        return any("layers for DeepSeek-V2-Lite" in line for line in differences(config, 0))
+
+    assert said(layers) and not said(layers, q_lora_rank=None) and not said(25) and not said(28)
 
 
 def test_fewer_mtp_layers(tmp_path, make_family):
@@ -336,6 +389,108 @@ def test_what_is_wrong_with_a_deepseek(deepseek, change, said):
         load_model(edited(deepseek, **change))
 
 
+def test_noted_settings_of_llama3_are_held_against_the_factors(tmp_path, make_family):
+    """The published settings are still found when the note is gone; a note that is wrong is not believed."""
+    path = exported(make_family("llama", rope_scaling=LLAMA3, rope_theta=500000.0, head_dim=64), tmp_path)
+    gone = {
+        f"{NOTE}{key}": None for key in ("factor", "low_freq_factor", "high_freq_factor", "original_context_length")
+    }
+    assert GGUFCheckpoint(edited(path, keys=gone)).config.rope_scaling == LLAMA3
+    assert GGUFCheckpoint(edited(path, keys={f"{NOTE}factor": 16.0})).config.rope_scaling == LLAMA3
+    with pytest.raises(FolderError, match=r"edited.gguf: metadata keys kogia.rope.llama3.\*: .*low_freq_factor"):
+        GGUFCheckpoint(edited(path, keys={f"{NOTE}low_freq_factor": 5.0}))
+    with pytest.raises(FolderError, match=r"kogia\.rope\.llama3\.low_freq_factor is missing"):
+        GGUFCheckpoint(edited(path, keys={f"{NOTE}low_freq_factor": None}))
+    with pytest.raises(FolderError, match="none of Llama 3's settings"):
+        GGUFCheckpoint(edited(path, tensors={"rope_freqs.weight": torch.ones(32)}))
+
+
+@pytest.mark.parametrize("noted", ["x", 5, [0.5], [1] * 1025])
+def test_noted_ends_that_are_none(llama, noted):
+    with pytest.raises(FolderError, match="kogia_stop_ids must be a list of at most 1024 token ids"):
+        GGUFCheckpoint(edited(llama, keys={STOP_IDS: noted}))
+
+
+@pytest.mark.parametrize(("family", "architecture"), [("llama", "llama"), ("deepseek_v3", "deepseek2")])
+def test_layers_that_are_claimed_and_not_there(tmp_path, make_family, family, architecture):
+    """`kogia info` builds the model that the metadata describe; so a number alone must not make it large."""
+    path = edited(exported(make_family(family), tmp_path), keys={f"{architecture}.block_count": 500})
+    start = time.process_time()
+    with pytest.raises(
+        FolderError, match=r"blk\.\d\.attn_norm.weight is missing, though the metadata claim 500 layers"
+    ):
+        GGUFCheckpoint(path)
+    assert time.process_time() - start < 0.25
+
+
+def test_experts_are_listed_when_they_are_asked_for(deepseek):
+    """A thousand bytes of file must not cost a second: each stack is one entry until somebody asks for names."""
+    own = [name for name in GGUF(deepseek).tensors if "_exps." in name]
+    stacks = {f"blk.{k}.ffn_{part}_exps.weight": torch.zeros(4096, 1, 1)
+              for k in range(1, 22) for part in ("up", "down", "gate")}  # fmt: skip
+    path = edited(deepseek, keys={"deepseek2.expert_count": 4096}, drop=own, tensors=stacks)
+    start = time.process_time()
+    checkpoint = GGUFCheckpoint(path)
+    assert time.process_time() - start < 0.25 and len(checkpoint._held) < 200
+    assert len(checkpoint.shapes) > 21 * 3 * 4096
+    assert checkpoint.read("model.layers.21.mlp.experts.4095.up_proj.weight").shape == (1, 1)
+
+
+@pytest.mark.parametrize("expert", ["8", "*", "00", "-1", "x"])
+def test_no_such_expert(deepseek, expert):
+    with pytest.raises(FolderError, match=r"has no tensor for model\.layers\.1"):
+        GGUFCheckpoint(deepseek).read(f"model.layers.1.mlp.experts.{expert}.up_proj.weight")
+
+
+@pytest.mark.parametrize("dtype", FILE_TYPES)
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.filterwarnings("error")
+def test_what_is_not_finite_is_not_written(tmp_path, make_family, dtype, value):
+    model = make_family("deepseek_v3")
+    for name, parameter in (
+        ("model.norm.weight", model.norm.weight),
+        ("model.layers.1.mlp.experts.3.down_proj.weight", model.layers[1].mlp.experts.down_proj[3]),
+    ):
+        sound = parameter.detach().clone()
+        with torch.no_grad():
+            parameter.view(-1)[5] = value
+        with pytest.raises(FolderError, match=f"{name} holds NaN or infinity"):
+            exported(model, tmp_path, dtype)
+        with torch.no_grad():
+            parameter.copy_(sound)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("dtype", ["f16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"])
+@pytest.mark.filterwarnings("error")
+def test_scales_that_half_precision_cannot_hold(tmp_path, make_family, dtype):
+    model = make_family("llama")
+    with torch.no_grad():
+        model.layers[1].mlp.up_proj.weight[3, 3] = -1e8
+    with pytest.raises(FolderError, match=r"model.layers.1.mlp.up_proj.weight: a weight of 1e\+08 does not fit"):
+        exported(model, tmp_path, dtype)
+
+
+def test_ids_beyond_the_vocabulary_are_not_written(tmp_path, make_family, tiny_tokenizer):
+    path, words = tmp_path / "model.gguf", vocabulary(tiny_tokenizer, 400)[0]
+    for changes, said in (
+        (dict(bos_token_id=400), "bos_token_id is 400: it must be one of the model's 400 tokens"),
+        (dict(eos_token_id=400), "eos_token_id is 400: it must be one of the model's 400 tokens"),
+        (dict(eos_token_id=(1, 2, 3, 4, 512)), "eos_token_id is 512: it must be"),
+        (dict(eos_token_id=tuple(range(1100))), "eos_token_id is 400: it must be"),
+    ):
+        for metadata in (words, {}):
+            with pytest.raises(FolderError, match=said):
+                write_gguf(path, LiveCheckpoint(make_family("llama", **changes)), metadata)
+    model = make_family("llama", vocab_size=2000, bos_token_id=1999)
+    with pytest.raises(FolderError, match="bos_token_id is 1999, which is no token of the tokenizer"):
+        write_gguf(path, LiveCheckpoint(model), vocabulary(tiny_tokenizer, 2000)[0])
+    model = make_family("llama", vocab_size=2000, eos_token_id=tuple(range(1025)))
+    with pytest.raises(FolderError, match=r"1025 tokens end a reply \(eos_token_id\): at most 1024"):
+        write_gguf(path, LiveCheckpoint(model), {})
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_layers_of_many_experts_beyond_all_models(tmp_path, deepseek):
     """Sixteen bytes of file per expert must not become a kilobyte of Python each."""
     stacks = {f"blk.{k}.ffn_{half}_exps.weight": torch.zeros(4096, 1, 1) for k in range(40) for half in ("up", "down")}
@@ -367,6 +522,8 @@ def test_what_cannot_be_written(tmp_path, make_family):
     ):
         with pytest.raises(FolderError, match="rope_scaling has"):
             write_gguf(path, LiveCheckpoint(make_family("deepseek_v3", rope_scaling=scaling)), {})
+    with pytest.raises(FolderError, match="of type llama3 in family qwen2"):
+        write_gguf(path, LiveCheckpoint(make_family("qwen2", rope_scaling=LLAMA3)), {})
     assert list(tmp_path.iterdir()) == []  # whole or not at all
 
 

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from kogia.errors import FolderError
 from kogia.formats.safetensors import INDEX, SINGLE
+from kogia.kernels.fp8 import dequantise_blocks, quantise_blocks
 from kogia.models.checkpoint import LiveCheckpoint, open_checkpoint
 from kogia.models.folder import load_model, save_model, write_folder
 
@@ -111,6 +112,27 @@ def test_scales_as_powers_of_two_in_a_byte(make_family, tmp_path):
     assert same(load_model(tmp_path), expected)
 
 
+def test_blocks_of_another_size(make_family, tmp_path):
+    """config.json says how large the blocks are; DeepSeek's 128 is not taken for granted."""
+    write_folder(tmp_path, LiveCheckpoint(make_family("llama", 68, hidden_size=96)), torch.float32)
+    name = "model.layers.0.mlp.up_proj.weight"
+    weight = load_file(tmp_path / SINGLE)[name]
+    codes, scales = quantise_blocks(weight, 64)
+    edit(tmp_path, lambda t: t.update({name: codes, name + "_scale_inv": scales}))
+    values = json.loads((tmp_path / "config.json").read_text())
+    values["quantization_config"] = {"quant_method": "fp8", "weight_block_size": [64, 64]}
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    assert torch.equal(load_model(tmp_path).layers[0].mlp.up_proj.weight, dequantise_blocks(codes, scales, 64))
+
+
+def test_double_precision_is_read_as_single(make_family, tmp_path):
+    model = make_family("qwen2", 69)
+    save_model(tmp_path, model)
+    save_file({n: t.double() for n, t in load_file(tmp_path / SINGLE).items()}, tmp_path / SINGLE)
+    assert open_checkpoint(tmp_path).read("model.norm.weight").dtype == torch.float32
+    assert same(load_model(tmp_path), model)
+
+
 def edit(folder, change) -> None:
     tensors = load_file(folder / SINGLE)
     change(tensors)
@@ -125,6 +147,10 @@ BROKEN_FP8 = {
     "an infinite scale": (lambda t: t[SCALE].fill_(float("inf")), "o_proj.weight hold"),
     "scales of another shape": (lambda t: t.update({SCALE: torch.ones(2, 3)}), "o_proj.weight are"),
     "whole numbers": (lambda t: t.update({SCALE: torch.ones(1, 1, dtype=torch.int32)}), "o_proj.weight are"),
+    "scales beside a whole weight": (
+        lambda t: t.update({"model.norm.weight_scale_inv": torch.ones(1)}),
+        "model.norm.weight has scales",
+    ),
     "scales of nothing": (lambda t: t.update({"x_scale_inv": torch.ones(1)}), "holds x_scale_inv"),
 }
 

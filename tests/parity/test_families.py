@@ -15,6 +15,12 @@ from kogia.models.rotary import RopeScaling
 LINEAR = RopeScaling("linear", 2.0)
 LLAMA3 = RopeScaling("llama3", 8.0, 32, low_freq_factor=1.0, high_freq_factor=4.0)
 YARN = RopeScaling("yarn", 4.0, 32)
+ODD_YARN = [
+    RopeScaling("yarn", 4.0, 32, truncate=False),
+    RopeScaling("yarn", 4.0, 64, beta_fast=2.0, beta_slow=1.9, truncate=False),
+    RopeScaling("yarn", 8.0, 1 << 20),  # the ramp reaches beyond the last pair
+    RopeScaling("yarn", 4.0, 32, beta_fast=1.0, beta_slow=1.0),
+]
 V3_YARN = RopeScaling("yarn", 40.0, 16, mscale=0.707, mscale_all_dim=0.707)  # V2's mscale
 
 SHAPES = [
@@ -25,6 +31,7 @@ SHAPES = [
     ("llama", {"rope_scaling": LINEAR}),
     ("llama", {"rope_scaling": LLAMA3, "rope_theta": 500000.0}),
     ("llama", {"rope_scaling": YARN, "rms_norm_eps": 1e-3}),
+    *(("llama", {"rope_scaling": scaling, "rope_theta": 30.0}) for scaling in ODD_YARN),
     ("qwen2", {}),
     ("qwen2", {"tie_word_embeddings": True, "rope_theta": 1e6}),
     ("qwen2", {"rope_scaling": RopeScaling("yarn", 4.0, 32, attention_factor=1.5)}),

@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer as Backend
 
+from kogia.text import deepseek
 from kogia.text.pieces import Special, encode_pieces
 from kogia.text.prompts import chat_pieces, encode_chat, render
 from kogia.text.tokenizer import Tokenizer, load_tokenizer
@@ -254,6 +255,44 @@ def test_smollm2():
     for messages in draws(2, {}):
         expected = by_template("qwen-2.5", messages, template=template)
         assert_same(tokenizer, whole, chat_pieces(tokenizer, messages), expected, messages)
+
+
+# DeepSeek-Coder Instruct and Qwen3-Instruct-2507, whose templates other packages hold ---------------------------------
+
+CODER = (  # deepseek-coder-33b-instruct's, but for its wording, which is Kogia's
+    "{% if not add_generation_prompt is defined %}\n{% set add_generation_prompt = false %}\n{% endif %}\n"
+    "{%- set ns = namespace(found=false) -%}\n{%- for message in messages -%}\n"
+    "    {%- if message['role'] == 'system' -%}\n        {%- set ns.found = true -%}\n    {%- endif -%}\n"
+    "{%- endfor -%}\n{{bos_token}}{%- if not ns.found -%}\n{{'WORDING\\n'}}\n{%- endif %}\n"
+    "{%- for message in messages %}\n    {%- if message['role'] == 'system' %}\n{{ message['content'] }}\n"
+    "    {%- else %}\n        {%- if message['role'] == 'user' %}\n"
+    "{{'### Instruction:\\n' + message['content'] + '\\n'}}\n        {%- else %}\n"
+    "{{'### Response:\\n' + message['content'] + '\\n<|EOT|>\\n'}}\n        {%- endif %}\n    {%- endif %}\n"
+    "{%- endfor %}\n{% if add_generation_prompt %}\n{{'### Response:'}}\n{% endif %}"
+)
+
+
+def test_deepseek_coder():
+    base, whole = tokenizer_of("deepseek-coder-7b-base-v1.5")
+    template = CODER.replace("WORDING", deepseek._CODER.strip())
+    tokenizer = Tokenizer(whole, config={**base.config, "chat_template": template, "eos_token": "<|EOT|>"})
+    assert (tokenizer.style, tokenizer.end_of_turn) == ("deepseek-coder", tokenizer.ids["<|EOT|>"])
+    for messages in draws(6, {}):
+        expected = by_template("deepseek-coder-7b-base-v1.5", messages, template=template)
+        assert_same(tokenizer, whole, chat_pieces(tokenizer, messages), expected, messages)
+
+
+def test_qwen3_instruct_2507():
+    trl = pytest.importorskip("trl", reason="oracle missing: pip install 'trl>=1.10'")
+    template = (Path(trl.__file__).parent / "chat_templates" / "qwen3_instruct_2507.jinja").read_text()
+    base, whole = tokenizer_of("qwen-3")
+    config = {key: value for key, value in base.config.items() if key != "kogia_prompt_style"}
+    tokenizer = Tokenizer(whole, config=config | {"chat_template": template})
+    assert tokenizer.style == "qwen3-instruct"
+    for n, messages in enumerate(draws(7, dict(calls=0.4, beside=0.5, closes=0.2))):
+        tools = TOOLS[: n % 3]
+        expected = by_template("qwen-3", messages, template=template, tools=tools or None)
+        assert_same(tokenizer, whole, chat_pieces(tokenizer, messages, tools=tools), expected, messages)
 
 
 # V4: DeepSeek's own converter, and the encoder of the first release ---------------------------------------------------

@@ -153,12 +153,20 @@ def test_saved_and_loaded_it_is_the_same(name, tmp_path):
     tokenizer, _ = both(name)
     tokenizer.save(tmp_path)
     again = load_tokenizer(tmp_path)
-    for part in ("ids", "bos", "eos", "stops", "style", "vocab_size", "end_of_turn"):
+    for part in ("ids", "bos", "eos", "stops", "style", "vocab_size", "end_of_turn", "unknown_template"):
         assert getattr(again, part) == getattr(tokenizer, part), part
-    assert json.loads((tmp_path / "tokenizer_config.json").read_text())["kogia_prompt_style"] == tokenizer.style
+    written = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    assert written.get("kogia_prompt_style") == (None if tokenizer.unknown_template else tokenizer.style)
     for text in itertools.chain(TEXTS, list(tokenizer.ids)[:20]):
         assert again.encode(text) == tokenizer.encode(text)
         assert again.encode_trusted(text) == tokenizer.encode_trusted(text)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_the_chat_template_is_one_that_is_known(name):
+    """All but two models of pictures, whose files hold a template left over from DeepSeek-Coder."""
+    tokenizer, _ = both(name)
+    assert tokenizer.unknown_template == (name in ("deepseek-vl2-small", "janusflow-1.3b"))
 
 
 def test_deepseek_tokenizers_v4_is_the_counters():

@@ -67,6 +67,8 @@ GOOD = [
     ("deepseek", f"{CALLS}{bare('f', ONE)}{bare('g', TWO)}{END_CALLS}", "", [("f", ONE), ("g", TWO)]),
     ("deepseek", f"{CALLS}{bare('f', '{}')}{END_CALLS}\nmore", "more", [("f", "{}")]),
     ("deepseek", f"{CALLS}{bare('f', ONE)}", "", [("f", ONE)]),
+    ("deepseek", f"{CALLS}{bare(' f ', f' {ONE} ')}{END_CALLS}", "", [("f", ONE)]),
+    ("deepseek", f"{CALLS}{fenced(' f ', f' {ONE} ')}{END_CALLS}", "", [("f", ONE)]),
     ("dsml", "A" + dsml(invoke("f", parameter("a", 'x"\n한'), parameter("n", "1.50", "false"))), "A",
      [("f", '{"a": "x\\"\\n한", "n": 1.50}')]),
     ("dsml", dsml(invoke("f"), invoke("g", parameter("o", '{"q": [1]}', "false"))), "",

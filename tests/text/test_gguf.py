@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from gguf import GGUFWriter, TokenType
-from tokenizers import Regex, models, pre_tokenizers
+from tokenizers import AddedToken, Regex, models, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 
 from kogia.errors import FolderError
@@ -134,6 +134,49 @@ def test_rows_beyond_the_last_token(tmp_path, tiny_tokenizer):
         vocabulary(tiny_tokenizer, size - 1)
 
 
+def test_ends_of_text_and_of_turn(tmp_path, tiny_tokenizer):
+    """Llama 3's: a reply ends in <|eot_id|>, which need not be what is called its end."""
+    backend = Backend.from_str(tiny_tokenizer._trusted.to_str())
+    backend.add_special_tokens(["<|start_header_id|>", "<|end_of_text|>", "<|eot_id|>", "<|eom_id|>"])
+    tokenizer = Tokenizer(backend, config={"eos_token": "<|end_of_text|>", "bos_token": None}, stops=[7, 9])
+    metadata, _ = vocabulary(tokenizer, 404)
+    ids = {end: metadata.get(f"tokenizer.ggml.{end}_token_id") for end in ("bos", "eos", "eot")}
+    assert tokenizer.style == "llama3" and ids == {"bos": None, "eos": 401, "eot": 402}
+    assert metadata["tokenizer.kogia_stop_ids"] == [7, 9, 401, 402, 403]
+    assert_same_tokens(tokenizer, tokenizer_from_gguf(write_metadata(tmp_path / "x.gguf", metadata)))
+
+
+def test_types_of_added_tokens(tmp_path, tiny_tokenizer):
+    """Ordinary added tokens stay ordinary: user-defined is not control, neither there nor back."""
+    backend = Backend.from_str(tiny_tokenizer._trusted.to_str())
+    backend.add_tokens(["    ", AddedToken("<tool>", normalized=False), AddedToken("<|mark|>", normalized=False)])
+    backend.add_special_tokens(["<end>"])
+    metadata, _ = vocabulary(Tokenizer(backend), 404)
+    kinds = [TokenType.USER_DEFINED, TokenType.USER_DEFINED, TokenType.CONTROL, TokenType.CONTROL]
+    assert metadata["tokenizer.ggml.token_type"][400:] == kinds
+    back = tokenizer_from_gguf(write_metadata(tmp_path / "x.gguf", metadata))
+    added = back._trusted.get_added_tokens_decoder()
+    assert [added[id].special for id in range(400, 404)] == [False, False, True, True]
+    assert back.encode("a    b") == Tokenizer(backend).encode("a    b")
+
+
+@pytest.mark.parametrize("id", [404, 5000, 2**32 - 2, 2**32 - 1])
+def test_ids_beyond_the_model(tiny_tokenizer, id):
+    parts = json.loads(tiny_tokenizer._trusted.to_str())
+    parts["model"]["vocab"]["zzz"] = id
+    with pytest.raises(FolderError, match=f"token zzz has id {id}, but the model has only 404 rows"):
+        vocabulary(Tokenizer(Backend.from_str(json.dumps(parts))), 404)
+
+
+def test_what_the_library_cannot_write_out(tiny_tokenizer, monkeypatch):
+    def broken(*_):
+        raise Exception("no such thing")
+
+    monkeypatch.setattr("kogia.text.gguf.recognise", broken)
+    with pytest.raises(FolderError, match=r"cannot be taken apart \(no such thing"):
+        vocabulary(tiny_tokenizer, 400)
+
+
 @pytest.mark.parametrize("name", [name for name in CUTTINGS if name != "default"])
 def test_every_cutting_is_recognised(tiny_tokenizer, name):
     parts = json.loads(tiny_tokenizer._trusted.to_str())
@@ -190,11 +233,14 @@ def test_cuttings_by_hand():
         ({"eos_token_id": 400}, "eos_token_id is 400: it must be one of 400"),
         ({"bos_token_id": "x"}, "bos_token_id is x"),
         ({"eot_token_id": 4000000000}, "eot_token_id is 4000000000"),
+        ({"tokenizer.kogia_stop_ids": [1, 400]}, "kogia_stop_ids is 400: it must be one of 400"),
+        ({"tokenizer.kogia_stop_ids": [-1]}, "kogia_stop_ids is -1: it must be one of 400"),
+        ({"tokenizer.kogia_stop_ids": "x"}, "kogia_stop_ids must be a list of at most 1024"),
     ],
 )
 def test_what_is_wrong_with_a_vocabulary(tmp_path, tiny_tokenizer, change, said):
     metadata, _ = vocabulary(tiny_tokenizer, tiny_tokenizer.vocab_size)
-    metadata |= {f"tokenizer.ggml.{key}": value for key, value in change.items()}
+    metadata |= {key if "." in key else f"tokenizer.ggml.{key}": value for key, value in change.items()}
     path = write_metadata(tmp_path / "x.gguf", {key: value for key, value in metadata.items() if value is not None})
     with pytest.raises(FolderError, match=said) as caught:
         tokenizer_from_gguf(path)

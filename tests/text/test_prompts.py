@@ -8,8 +8,19 @@ from tokenizers import Tokenizer as Backend
 
 from kogia.errors import FolderError, PromptError
 from kogia.text.prompts import chat_pieces, encode_chat, encode_question, encode_reply, render, reply_parser
-from kogia.text.styles import STYLES
-from kogia.text.tokenizer import ASSISTANT, BOS, END_THINK, EOS, SPECIALS, THINK, USER, Tokenizer, train_tokenizer
+from kogia.text.styles import STYLES, find_style
+from kogia.text.tokenizer import (
+    ASSISTANT,
+    BOS,
+    END_THINK,
+    EOS,
+    SPECIALS,
+    THINK,
+    USER,
+    Tokenizer,
+    load_tokenizer,
+    train_tokenizer,
+)
 
 
 def trusted(tokenizer, *parts: str) -> list[int]:
@@ -205,6 +216,7 @@ def test_a_layouts_own_mention_of_a_control_token_is_one(styled):
         ("deepseek-v3.1", {"content": "So", "reasoning_content": "a"}, "<｜Assistant｜></think>So"),
         ("deepseek-v3.2", {"content": "So"}, "<｜Assistant｜></think>So"),
         ("qwen3", {"content": "", "reasoning_content": "a"}, "<|im_start|>assistant\n<think>\na"),
+        ("deepseek-coder", {"content": "So"}, "### Instruction:\nx\n### Response:\nSo"),
         ("qwen3", {"content": ""}, "<|im_start|>assistant\n"),
         ("chatml", {"content": "So"}, "<|im_start|>assistant\nSo"),
         ("llama3", {"content": "So"}, "<|end_header_id|>\n\nSo"),
@@ -284,6 +296,47 @@ def test_results_without_ids_answer_in_order(styled):
 def test_a_style_that_does_not_exist_is_refused(styled):
     with pytest.raises(FolderError, match=r"kogia_prompt_style is v5:.*deepseek-v4"):
         styled("v5")
+
+
+CHATML = "{{- '<|im_start|>' + message.role }} <tools> <tool_call>"
+
+
+@pytest.mark.parametrize(
+    ("template", "style"),
+    [
+        (CHATML, "chatml"),  # with tools, but not Qwen2.5's
+        (CHATML + "You are Qwen, created by Alibaba Cloud.", "qwen2.5"),
+        ("<|im_start|> You are Qwen, created by Alibaba Cloud.", "chatml"),
+        (CHATML + 'messages[0].content + \'\\n\\n\' (loop.first and content) {"name": "', "qwen3-instruct"),
+        (CHATML + 'messages[0].content + \'\\n\\n\' (loop.first and content) {"name": " </think>', "chatml"),
+        ([{"name": []}, {"name": "default", "template": CHATML}, {"name": "tool_use", "template": 3}, 4], "chatml"),
+        ([{"name": []}], "plain"),
+    ],
+)
+def test_styles_by_their_templates(template, style):
+    assert find_style({"chat_template": template}, (), EOS) == style
+
+
+@pytest.mark.parametrize("template", ["[INST] {{ message }} [/INST]", [{"name": "tool_use", "template": "x"}]], ids=str)
+def test_a_template_that_nobody_knows_is_refused_and_not_taken_for_plain(styled, template, tmp_path):
+    """A base model, which has no template, and a style that is named go on as ever."""
+    backend = styled("plain")._trusted
+    config = {"bos_token": BOS, "eos_token": "</tool_call>"}
+    tokenizer = Tokenizer(backend, config={**config, "chat_template": template})
+    assert tokenizer.unknown_template and tokenizer.style == "plain"
+    with pytest.raises(PromptError, match=r"kogia_prompt_style.*tokenizer_config\.json.*plain.*deepseek-v4.*qwen3"):
+        encode_question(tokenizer, "x")
+    tokenizer.save(tmp_path)
+    assert load_tokenizer(tmp_path).unknown_template, "saving made it a plain one"
+    named = Tokenizer(backend, config={**config, "chat_template": template, "kogia_prompt_style": "plain"})
+    base = Tokenizer(backend, config=config)
+    assert not named.unknown_template and not base.unknown_template
+    assert encode_question(named, "x") == encode_question(base, "x") == [base.bos, *base.encode("x")]
+
+
+def test_options_that_do_not_exist_are_refused(tiny_tokenizer):
+    with pytest.raises(TypeError, match="thinks"):
+        encode_chat(tiny_tokenizer, [user("x")], thinks=True)
 
 
 def test_chat_pieces_join_to_the_prompt(tiny_tokenizer):

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import AddedToken
+from tokenizers import Tokenizer as Backend
 
 from kogia.errors import CorpusError, FolderError
-from kogia.text.tokenizer import SPECIALS, Detokenizer, is_control, load_tokenizer, train_tokenizer
+from kogia.text.tokenizer import SPECIALS, Detokenizer, Tokenizer, is_control, load_tokenizer, train_tokenizer
 
 SAMPLES = [
     "Hello, world! 3 + 4 = 7.",
@@ -179,7 +180,10 @@ def test_the_style_that_is_written_down_counts(tiny_tokenizer, tmp_path):
     [
         ({"eos_token": "<nope>"}, {}, r"tokenizer\.json: .* no token <nope>"),
         ({"eos_token": "\x1b[2J"}, {}, r"no token '\\x1b\[2J'"),
-        ({"eos_token": None}, {}, r"must name it as eos_token"),
+        ({"eos_token": "\ud800"}, {}, r"tokenizer_config\.json holds half a surrogate pair"),
+        ({"eos_token": {"content": "\ud800"}}, {}, r"tokenizer_config\.json holds half a surrogate pair"),
+        ({"bos_token": "\ud800"}, {}, r"tokenizer_config\.json holds half a surrogate pair"),
+        ({"chat_template": "\ud800"}, {}, r"tokenizer_config\.json holds half a surrogate pair"),
         ({"bos_token": 3}, {}, r"tokenizer_config\.json: bos_token is 3"),
         ({"kogia_prompt_style": ["x"]}, {}, r"kogia_prompt_style is \['x'\]"),
         ([], {}, r"tokenizer_config\.json holds a list"),
@@ -193,6 +197,24 @@ def test_files_that_do_not_fit_are_refused_by_name(tiny_tokenizer, tmp_path, con
     with pytest.raises(FolderError, match=named) as caught:
         load_tokenizer(tmp_path)
     assert str(tmp_path) in str(caught.value)
+
+
+@pytest.mark.parametrize("said", [None, {"content": None}], ids=str)
+def test_an_end_that_is_null_is_one_that_nobody_named(tiny_tokenizer, tmp_path, said):
+    foreign(tiny_tokenizer, tmp_path, {"eos_token": said, "bos_token": None})
+    tokenizer = load_tokenizer(tmp_path)
+    assert (tokenizer.eos, tokenizer.bos) == (1, None)
+    tokenizer.save(tmp_path / "again")
+    assert load_tokenizer(tmp_path / "again").eos == 1
+
+
+def test_no_known_end_is_refused(tmp_path):
+    train_tokenizer(["x"], 262).save(tmp_path)
+    path = tmp_path / "tokenizer.json"
+    path.write_text(path.read_text().replace(SPECIALS[1], "<end>"))
+    (tmp_path / "tokenizer_config.json").write_text("{}")
+    with pytest.raises(FolderError, match="must name it as eos_token"):
+        load_tokenizer(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -217,6 +239,175 @@ def test_a_tokenizer_that_cuts_texts_short_does_not_here(tiny_tokenizer, tmp_pat
     values["truncation"] = {"direction": "Right", "max_length": 3, "strategy": "LongestFirst", "stride": 0}
     path.write_text(json.dumps(values))
     assert load_tokenizer(tmp_path).encode_trusted("hello world") == tiny_tokenizer.encode_trusted("hello world")
+
+
+# tokenizer.json from strangers ---------------------------------------------------------------------------------------
+
+BLOW = {"type": "Replace", "pattern": {"Regex": "."}, "content": "x" * 1000}
+BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+TEXT, BEGIN = {"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "<think>", "type_id": 0}}
+THOUGHT = {"<think>": {"id": "<think>", "ids": [4], "tokens": ["<think>"]}}
+
+
+def nested(depth: int) -> dict:
+    return {"type": "Sequence", "normalizers": [nested(depth - 1)]} if depth else {"type": "NFC"}
+
+
+def cut(*steps: dict) -> dict:
+    return {"type": "Sequence", "pretokenizers": list(steps)}
+
+
+def template(*single: dict) -> dict:
+    return {"type": "TemplateProcessing", "single": list(single), "pair": [TEXT], "special_tokens": THOUGHT}
+
+
+def altered(tokenizer, folder, **parts):
+    """A folder with parts of tokenizer.json replaced; model: added to it."""
+    tokenizer.save(folder)
+    path = folder / "tokenizer.json"
+    values = json.loads(path.read_text())
+    values["model"] |= parts.pop("model", {})
+    path.write_text(json.dumps(values | parts))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("parts", "named"),
+    [
+        ({"normalizer": {"type": "Sequence", "normalizers": [BLOW] * 3}}, "normalizer has the type Replace"),
+        ({"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}}, "normalizer has the type Precomp"),
+        ({"normalizer": {"type": "Prepend", "prepend": "x" * 10**6}}, "normalizer has the type Prepend"),
+        ({"normalizer": {"type": ["NFC"]}}, r"normalizer has the type \['NFC'\]"),
+        ({"normalizer": {}}, "normalizer has the type None"),
+        ({"normalizer": "NFC"}, "normalizer has the type str"),
+        ({"normalizer": nested(5)}, "normalizer is nested too deeply"),
+        ({"normalizer": nested(200)}, "normalizer is nested too deeply"),
+        ({"normalizer": {"type": "Sequence"}}, "normalizer is a Sequence without a list"),
+        ({"normalizer": {"type": "Sequence", "normalizers": [{"type": "NFC"}] * 65}}, "normalizer has 65 steps"),
+        ({"pre_tokenizer": {"type": "FixedLength", "length": 0}}, "pre_tokenizer has the type FixedLength"),
+        ({"pre_tokenizer": {"type": "Metaspace", "replacement": "_"}}, "pre_tokenizer has the type Metaspace"),
+        ({"pre_tokenizer": None}, "pre_tokenizer does not write bytes as letters.* byte-level BPE only"),
+        ({"pre_tokenizer": {"type": "Digits", "individual_digits": True}}, "does not write bytes as letters"),
+        ({"pre_tokenizer": cut({"type": "Split", "pattern": {"String": "ByteLevel"}, "behavior": "Isolated",
+                                "invert": False})}, "does not write bytes as letters"),
+        ({"pre_tokenizer": cut(BYTES, BYTES)}, "does not write bytes as letters"),
+        ({"decoder": {"type": "Replace", "pattern": {"String": "ByteLevel"}, "content": ""}}, "byte-level BPE only"),
+        ({"post_processor": template(*[TEXT] * 9)}, "template has the text 9 times"),
+        ({"post_processor": {"type": "Sequence", "processors": [template()]}}, "template has the text 0 times"),
+        ({"post_processor": {"type": "TemplateProcessing", "single": 3}}, "template has the text 0 times"),
+        ({"post_processor": {"type": "BertProcessing"}}, "post_processor has the type BertProcessing"),
+        ({"model": {"continuing_subword_prefix": "####"}}, "continuing_subword_prefix .*byte-level BPE only"),
+        ({"model": {"end_of_word_suffix": "</w>"}}, "end_of_word_suffix .*byte-level BPE only"),
+        ({"model": {"vocab": {"a": 2**32 - 1}}}, "a token has the id 4294967295: .* up to 16,777,215"),
+        ({"model": {"vocab": {"a": -1}}}, "a token has the id -1"),
+        ({"added_tokens": [{"id": 2**24, "content": "x"}]}, "a token has the id 16777216"),
+        ({"model": {"vocab": []}}, "is not a readable tokenizer"),
+    ],
+    ids=lambda value: str(value)[:60],
+)  # fmt: skip
+def test_what_a_hostile_tokenizer_asks_for_is_refused_before_it_is_done(tiny_tokenizer, tmp_path, parts, named):
+    with pytest.raises(FolderError, match=rf"(?s)tokenizer\.json.*{named}"):
+        load_tokenizer(altered(tiny_tokenizer, tmp_path, **parts))
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"normalizer": nested(3)},
+        {"normalizer": {"type": "Sequence", "normalizers": []}},
+        {"pre_tokenizer": cut(cut(BYTES))},
+        {"padding": {"strategy": {"Fixed": 10**12}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0,
+                     "pad_type_id": 0, "pad_token": "x"}},
+        {"post_processor": template(BEGIN, TEXT)},
+        {"post_processor": {"type": "Sequence", "processors": [BYTES, template(BEGIN, TEXT, BEGIN)]}},
+        {"model": {"continuing_subword_prefix": "", "end_of_word_suffix": ""}},
+    ],
+    ids=lambda value: str(value)[:60],
+)  # fmt: skip
+def test_what_honest_tokenizers_say_changes_nothing(tiny_tokenizer, tmp_path, parts):
+    tokenizer = load_tokenizer(altered(tiny_tokenizer, tmp_path, **parts))
+    assert tokenizer.encode("hello 안녕 12") == tiny_tokenizer.encode("hello 안녕 12")
+    assert tokenizer.encode_trusted("<think>hello") == tiny_tokenizer.encode_trusted("<think>hello")
+
+
+def test_a_key_that_stands_twice_is_refused(tiny_tokenizer, tmp_path):
+    """The library might take the other one than was checked."""
+    path = altered(tiny_tokenizer, tmp_path) / "tokenizer.json"
+    path.write_text(path.read_text().replace('"normalizer"', f'"normalizer": {json.dumps(BLOW)}, "normalizer"', 1))
+    with pytest.raises(FolderError, match="names a key twice"):
+        load_tokenizer(tmp_path)
+
+
+class Panic(BaseException):
+    """What the library raises when Rust panics is no Exception either."""
+
+
+@pytest.mark.parametrize(
+    ("raised", "becomes"), [(Panic, FolderError), (KeyboardInterrupt, KeyboardInterrupt), (SystemExit, SystemExit)]
+)
+def test_a_panic_of_the_library_is_a_broken_file(tiny_tokenizer, tmp_path, monkeypatch, raised, becomes):
+    tiny_tokenizer.save(tmp_path)
+
+    def fail(_: str):
+        raise raised("called `Option::unwrap()` on a `None` value")
+
+    monkeypatch.setattr("kogia.text.tokenizer_json.Backend", type("Backend", (), {"from_str": staticmethod(fail)}))
+    with pytest.raises(becomes):
+        load_tokenizer(tmp_path)
+
+
+def test_dropout_is_for_training(tiny_tokenizer, tmp_path):
+    tokenizer = load_tokenizer(altered(tiny_tokenizer, tmp_path, model={"dropout": 0.5}))
+    for encode in (tokenizer.encode, tokenizer.encode_trusted):
+        assert {tuple(encode("return left and right")) for _ in range(20)} == {
+            tuple(tiny_tokenizer.encode("return left and right"))
+        }
+    tokenizer.save(tmp_path / "again")
+    assert json.loads((tmp_path / "again" / "tokenizer.json").read_text())["model"]["dropout"] is None
+
+
+WORDS = ["EOT", "Hello", "ĠEOT"]  # the last is how the vocabulary writes " EOT"
+
+
+@pytest.fixture(scope="module", params=["whole pieces", "merges"])
+def in_words(request):
+    """A tokenizer with control tokens that its own vocabulary has, too, and that text becomes without being one."""
+    parts = json.loads(train_tokenizer(["EOT Hello EOT Hello EOT"] * 9, 290)._trusted.to_str())
+    vocabulary = parts["model"]["vocab"]
+    for word in WORDS:
+        vocabulary.setdefault(word, len(vocabulary))
+    parts["model"]["ignore_merges"] = request.param == "whole pieces"
+    ordinary = dict(parts["added_tokens"][0], special=True)
+    parts["added_tokens"] += [dict(ordinary, id=vocabulary[word], content=word) for word in WORDS]
+    return Tokenizer(Backend.from_str(json.dumps(parts)), config={})
+
+
+@given(st.lists(st.sampled_from([*WORDS, "E", "O", "T", " ", "Hel", "lo", "\n", "!", "한", *SPECIALS[:2]]), max_size=9))
+def test_a_control_token_that_is_a_word_is_spelled_out(in_words, parts):
+    text = "".join(parts)
+    ids = in_words.encode(text)
+    assert not set(ids) & set(in_words.ids.values())
+    assert in_words.decode(ids) == text
+
+
+def test_spelled_out_letter_by_letter_and_only_where_it_must_be(in_words):
+    assert set(WORDS) <= set(in_words.ids) and in_words.encode_trusted("EOT") == [in_words.ids["EOT"]]
+    assert [in_words.decode([id]) for id in in_words.encode("EOT")] == ["E", "O", "T"]
+    assert [in_words.decode([id]) for id in in_words.encode("!EOT")] == ["!", "E", "O", "T"]
+
+
+def test_a_control_token_that_is_a_byte_is_refused(tiny_tokenizer):
+    backend = Backend.from_str(tiny_tokenizer._trusted.to_str())
+    backend.add_special_tokens(["A"])
+    with pytest.raises(FolderError, match="token A is a control token and also a byte"):
+        Tokenizer(backend, config={})
+
+
+def test_vocab_size_counts_the_models_entries_and_the_largest_added_id(tiny_tokenizer):
+    backend = Backend.from_str(tiny_tokenizer._trusted.to_str())
+    assert tiny_tokenizer.vocab_size == backend.get_vocab_size(with_added_tokens=False) == 400
+    backend.add_special_tokens(["<a>", "<b>"])
+    assert Tokenizer(backend, config={}).vocab_size == 402
 
 
 def test_rows_beyond_the_vocabulary_say_nothing(tiny_tokenizer):

@@ -25,6 +25,8 @@ MAX_ENTRIES = 1 << 16  # metadata keys, or tensors; DeepSeek-V3 has 1 thousand t
 MAX_STRINGS = 1 << 20  # strings in all arrays; the largest vocabularies with their merges have 650 thousand
 MAX_NAME = 256  # bytes of a key or a tensor's name; llama.cpp has tensor names of at most 63
 MAX_ALIGNMENT = 1 << 16
+STOP_IDS = "tokenizer.kogia_stop_ids"  # Kogia's own key: every id that ends a reply; llama.cpp has names for three
+MAX_STOPS = 1024
 _STRING, _ARRAY, _BOOL = 8, 9, 7
 _SCALARS = {0: "<u1", 1: "<i1", 2: "<u2", 3: "<i2", 4: "<u4", 5: "<i4", 6: "<f4", 7: "<u1", 10: "<u8", 11: "<i8",
             12: "<f8"}  # fmt: skip
@@ -80,6 +82,19 @@ class GGUF:
             nbytes //= shape[0]
             shape, offset = shape[1:], offset + index * nbytes
         return _decode(self._bytes(name, offset, nbytes), shape, tensor.quantisation)
+
+    def stop_ids(self) -> list[int]:
+        """The ids that end a reply as Kogia notes them when it writes a file; none in the files of others.
+
+        Raises:
+            FolderError: something else than a short list of whole numbers.
+        """
+        noted = self.metadata.get(STOP_IDS)
+        if noted is None:
+            return []
+        if not isinstance(noted, np.ndarray) or noted.dtype.kind not in "iu" or len(noted) > MAX_STOPS:
+            raise FolderError(f"{self.path}: {STOP_IDS} must be a list of at most {MAX_STOPS} token ids")
+        return [int(id) for id in noted]
 
     def _bytes(self, name: str, offset: int, nbytes: int) -> bytearray:
         data = bytearray(nbytes)

@@ -25,6 +25,7 @@ SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 # DeepSeek-V3 has 92 thousand tensors in 163 files and an index of 9 MB; V4-Pro has half as many again.
 MAX_INDEX, MAX_TENSORS, MAX_SHARDS = 24 << 20, 160_000, 4_096
 MAX_BYTES = 8 << 40  # of all shards: V4-Pro's 1.6 trillion weights in FP32 are 6.4 TB
+PIECE = 1 << 18  # numbers that `read_into` converts at a time: what stays in a core's cache
 PER_SHARD = 8_192  # tensors that `write_shards` puts in one file: far below what a header may hold
 
 SHARD_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,240}\.safetensors")
@@ -73,20 +74,47 @@ class Shards:
         Raises:
             FolderError: no such tensor, a file that changed since it was checked, or no memory for the tensor.
         """
-        if name not in self.entries:
-            raise FolderError(f"{self.folder} holds no tensor {shown(name)}")
-        entry = self.entries[name]
+        entry = self._entry(name)
         try:
             raw = torch.empty(entry.end - entry.start, dtype=torch.uint8)
         except RuntimeError:
             raise FolderError(f"{entry.path}: no memory for the {entry.end - entry.start:,} bytes of {name}") from None
-        try:
-            with entry.path.open("rb", buffering=0) as file:
-                file.seek(entry.start)
-                _fill(file, raw.numpy().data)
-        except (OSError, EOFError) as error:
-            raise FolderError(f"{entry.path} cannot be read to the end of {name}: {error}") from None
+        with _opened(entry, name) as file:
+            _fill(file, raw.numpy().data)
         return raw.view(entry.dtype).reshape(entry.shape)
+
+    def read_into(self, name: str, out: Tensor) -> None:
+        """Read one tensor into contiguous memory of its shape on the CPU, converted to its dtype piece by piece: a
+        second tensor of that size, and the page faults of touching it, are what loading spends most time on.
+
+        Raises:
+            FolderError: as `read`.
+        """
+        entry, flat = self._entry(name), out.view(-1)
+        with _opened(entry, name) as file:
+            if flat.dtype == entry.dtype:
+                return _fill(file, flat.view(torch.uint8).numpy().data)
+            raw = torch.empty(min(PIECE, len(flat)), dtype=entry.dtype)
+            for piece in flat.split(PIECE):
+                part = raw[: len(piece)]
+                _fill(file, part.view(torch.uint8).numpy().data)
+                piece.copy_(part)
+
+    def _entry(self, name: str) -> Entry:
+        if name not in self.entries:
+            raise FolderError(f"{self.folder} holds no tensor {shown(name)}")
+        return self.entries[name]
+
+
+@contextlib.contextmanager
+def _opened(entry: Entry, name: str) -> Iterator[Any]:
+    """The file at the place where a tensor begins."""
+    try:
+        with entry.path.open("rb", buffering=0) as file:
+            file.seek(entry.start)
+            yield file
+    except (OSError, EOFError) as error:
+        raise FolderError(f"{entry.path} cannot be read to the end of {name}: {error}") from None
 
 
 def _fill(file: Any, buffer: memoryview) -> None:

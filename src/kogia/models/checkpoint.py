@@ -14,6 +14,7 @@ from kogia.models.config import ModelConfig
 from kogia.models.decoder import Decoder
 from kogia.models.names import select, stored_tensors
 
+MAX_CONFIG = 1 << 20  # bytes; published ones have a few thousand
 SCALES = "_scale_inv"  # what DeepSeek appends to a quantised tensor's name for its scales; they multiply
 
 
@@ -21,7 +22,7 @@ class Checkpoint(Protocol):
     """A configuration, and tensors under Hugging Face's names, each read when it is asked for and dequantised."""
 
     config: ModelConfig
-    shapes: dict[str, tuple[int, ...]]
+    shapes: dict[str, tuple[int, ...]]  # of all tensors, by Hugging Face's names
 
     def read(self, name: str) -> Tensor:
         """One tensor, in FP32, BF16 or FP16."""
@@ -34,7 +35,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
     Raises:
         FolderError, ShapeError: nothing there, broken, hostile, or not of a family that this version computes.
     """
-    if path.suffix == ".gguf":
+    if path.suffix.lower() == ".gguf":
         from kogia.models.gguf import GGUFCheckpoint
 
         return GGUFCheckpoint(path)
@@ -49,7 +50,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     """
     if not folder.is_dir():
         raise FolderError(f"{folder} is not a folder; a model folder holds config.json and model.safetensors")
-    values = read_json(folder / "config.json")
+    values = read_json(folder / "config.json", MAX_CONFIG)
     if not isinstance(values, dict):
         raise FolderError(f"{folder / 'config.json'} holds a {type(values).__name__}, not an object")
     return values
@@ -85,7 +86,7 @@ def quantised_block(config: dict[str, Any]) -> int | None:
         raise ShapeError(f"quantization_config has quant_method {method!r}: only DeepSeek's fp8 blocks are supported")
     block = found.get("weight_block_size")
     match block:
-        case [int(rows), int(columns)] if rows == columns and 1 <= rows <= 1 << 16:
+        case [int(rows), int(columns)] if rows == columns and 1 <= rows <= 1 << 16 and rows is not True:
             return rows
     raise ShapeError(f"quantization_config.weight_block_size is {block!r}: it must be two equal numbers ([128, 128])")
 
@@ -95,10 +96,15 @@ class FolderCheckpoint:
 
     def __init__(self, folder: Path) -> None:
         self.config = load_config(folder)
-        self._block = quantised_block(read_config(folder))
+        self.source = read_config(folder)
+        self._block = quantised_block(self.source)
         self._folder, self._shards = folder, Shards(folder)
         entries = self._shards.entries
         self._scales = {n for n in entries if n.endswith(SCALES) and n.removesuffix(SCALES) in entries}
+        for name in self._scales:
+            weight = name.removesuffix(SCALES)
+            if entries[weight].dtype.itemsize > 1:
+                raise FolderError(f"{folder}: {weight} has scales ({name}) but is of {entries[weight].dtype}, not FP8")
         self.shapes = {name: entry.shape for name, entry in entries.items() if name not in self._scales}
 
     def read(self, name: str) -> Tensor:
@@ -118,6 +124,25 @@ class FolderCheckpoint:
                 + ("quantization_config in config.json" if self._block is None else f"its scales {name}{SCALES}")
             )
         return dequantise_blocks(tensor, self._shards.read(name + SCALES), self._block, f"{self._folder}: {name}")
+
+    def read_into(self, name: str, out: Tensor) -> None:
+        """As `read`, into contiguous memory of that shape on the CPU, without a second tensor where it can be."""
+        dtype = self._shards.entries[name].dtype
+        if dtype.is_floating_point and dtype.itemsize > 1:
+            self._shards.read_into(name, out)
+        else:
+            out.copy_(self.read(name))
+
+
+def refuse_not_finite(where: Path, name: str, tensor: Tensor) -> Tensor:
+    """The tensor itself, if all of it is finite; looked at without a copy of its size.
+
+    Raises:
+        FolderError: NaN or infinity, also one that rounding to the tensor's dtype has made.
+    """
+    if tensor.numel() and not torch.stack(tensor.aminmax()).isfinite().all():
+        raise FolderError(f"{where}: {name} holds values that are not finite (NaN or infinity) in {tensor.dtype}")
+    return tensor
 
 
 class LiveCheckpoint:

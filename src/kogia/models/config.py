@@ -36,8 +36,9 @@ ONLY: dict[str, dict[str, Any]] = {  # settings of a config.json that are comput
 ONLY_ANY = {"hidden_act": "silu", "mlp_bias": False, "partial_rotary_factor": 1.0}
 TOPK_METHODS = {"deepseek_v3": ("noaux_tc",), "deepseek_v2": ("greedy", "group_limited_greedy")}
 
-MAX_COUNTS = {"num_hidden_layers": 1024, "num_nextn_predict_layers": 64, "n_routed_experts": 4096,
+MAX_COUNTS = {"num_hidden_layers": 512, "num_nextn_predict_layers": 16, "n_routed_experts": 4096,
               "max_position_embeddings": 1 << 24}  # fmt: skip
+MAX_REAL = 1e15
 MAX_DIMENSION = 1 << 20  # far above any published model; bounds what a hostile config.json can allocate
 MAY_BE_ZERO = ("first_k_dense_replace", "num_nextn_predict_layers", "n_shared_experts")
 
@@ -114,8 +115,8 @@ class ModelConfig:
         if kind is int or (name == "q_lora_rank" and value is not None):
             self._check_dimension(name, value)
         elif kind is float:
-            if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0.0 < value < float("inf"):
-                raise ShapeError(f"{name} is {value!r}: it must be a number over 0")
+            if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0.0 < value <= MAX_REAL:
+                raise ShapeError(f"{name} is {value!r}: it must be a number over 0 and up to {MAX_REAL:g}")
         elif kind is bool and not isinstance(value, bool):
             raise ShapeError(f"{name} is {value!r}: it must be true or false")
 
@@ -229,7 +230,8 @@ class ModelConfig:
         for key, only in (ONLY_ANY | ONLY[family]).items():
             if values.get(key, only) != only:
                 raise ShapeError(f"{key} is {values[key]!r}: only {only!r} is supported yet")
-        if any(kind != "full_attention" for kind in values.get("layer_types") or ()):
+        kinds = values.get("layer_types") or []
+        if not isinstance(kinds, list) or any(kind != "full_attention" for kind in kinds):
             raise ShapeError("layer_types holds other kinds than full_attention: only that one is supported yet")
         found = _fields(cls, family, values)
         missing = [name for name in _required(family) if name not in found]
@@ -254,6 +256,9 @@ def _fields(cls: type[ModelConfig], family: str, values: dict[str, Any]) -> dict
     """The values of a config.json that are fields of ours, with the families' ways of leaving things out."""
     absent = {field for fields in OWN_FIELDS.values() for field in fields} - set(OWN_FIELDS[family])
     found = {f.name: values[f.name] for f in dataclasses.fields(cls) if f.name in values and f.name not in absent}
+    for name in ("attention_bias", "num_key_value_heads", "head_dim", "tie_word_embeddings"):
+        if found.get(name, 0) is None:  # null is HF's way of leaving it out
+            del found[name]
     theta, scaling = _rope(values)
     found |= {"rope_scaling": scaling} | ({"rope_theta": theta} if theta is not None else {})
     if "num_mtp_layers" in values and family == "deepseek_v3":  # transformers 5's name
@@ -279,4 +284,4 @@ def _rope(values: dict[str, Any]) -> tuple[Any, RopeScaling | None]:
             raise ShapeError(f"{key} is {values[key]!r}: it must be an object")
     parameters, old = values.get("rope_parameters") or {}, values.get("rope_scaling")
     theta = values.get("rope_theta", parameters.get("rope_theta"))
-    return theta, RopeScaling.from_json(old or parameters)
+    return theta, RopeScaling.from_json(old or parameters, values.get("max_position_embeddings"))

@@ -13,7 +13,14 @@ from kogia.files import write_json
 from kogia.formats.header import count_bytes
 from kogia.formats.safetensors import write_shards
 from kogia.kernels.fp8 import quantise_blocks
-from kogia.models.checkpoint import SCALES, Checkpoint, LiveCheckpoint, open_checkpoint
+from kogia.models.checkpoint import (
+    SCALES,
+    Checkpoint,
+    FolderCheckpoint,
+    LiveCheckpoint,
+    open_checkpoint,
+    refuse_not_finite,
+)
 from kogia.models.config import ModelConfig
 from kogia.models.decoder import Decoder
 from kogia.models.names import Stored, is_matrix_of_a_layer, select, stays_float32, stored_tensors
@@ -121,17 +128,42 @@ def _read(
     for s in stored:
         if s.name not in checkpoint.shapes:
             continue
-        tensor, place = checkpoint.read(s.name), select(weights[s.parameter], s)
-        if not torch.stack(tensor.aminmax()).isfinite().all():  # without a copy of the tensor's size
-            raise FolderError(f"{path}: {s.name} holds values that are not finite (NaN or infinity): copy it again")
-        if not s.copy:
-            place.copy_(tensor)
-        elif not torch.equal(place.cpu(), tensor.to(place.dtype)):
-            raise FolderError(
-                f"{path}: {s.name} differs from {s.parameter}, which it should repeat: heads and embeddings of "
-                "their own for single layers are not supported"
-            )
+        place = select(weights[s.parameter], s)
+        if s.copy:
+            refuse_other_copy(path, s, checkpoint.read(s.name).to(place.dtype), place.cpu())
+        elif isinstance(checkpoint, FolderCheckpoint) and device == "cpu":
+            checkpoint.read_into(s.name, place)
+        else:
+            place.copy_(checkpoint.read(s.name))
+        refuse_not_finite(path, s.name, place)
     return weights
+
+
+def refuse_other_copy(path: Path, s: Stored, copy: Tensor, original: Tensor) -> None:
+    """Whether what is stored again for other programs' sake is the same again.
+
+    Raises:
+        FolderError: an MTP layer with an embedding or head of its own, or a tied head that is not the embedding.
+    """
+    if not torch.equal(copy, original):
+        raise FolderError(
+            f"{path}: {s.name} differs from {s.parameter}, which it should repeat: heads and embeddings of their own "
+            "for single layers are not supported"
+        )
+
+
+def refuse_other_copies(path: Path, checkpoint: Checkpoint) -> None:
+    """`refuse_other_copy` for all of a checkpoint, before it is converted."""
+    stored = list(stored_tensors(checkpoint.config, skeleton(checkpoint.config).state_dict()))
+    originals = originals_of(stored)
+    for s in stored:
+        if s.copy and s.name in checkpoint.shapes:
+            refuse_other_copy(path, s, checkpoint.read(s.name), checkpoint.read(originals[s.parameter]))
+
+
+def originals_of(stored: list[Stored]) -> dict[str, str]:
+    """The name on disk of each whole parameter."""
+    return {s.parameter: s.name for s in reversed(stored) if not s.copy}
 
 
 def save_model(folder: Path, model: Decoder, generation: dict[str, Any] | None = None) -> None:
@@ -160,6 +192,7 @@ def write_folder(
     refuse_wrong_tensors(folder, checkpoint, stored, expected)
     stored = [s for s in stored if not (s.copy and s.name == "lm_head.weight")]  # a tied head is not written
     values = config.to_json() | {"torch_dtype": str(_plain(dtype)).removeprefix("torch.")}
+    values |= _inherited(getattr(checkpoint, "source", {}), values)
     if dtype == torch.float8_e4m3fn:
         values["quantization_config"] = {
             "activation_scheme": "dynamic", "fmt": "e4m3", "quant_method": "fp8",
@@ -176,7 +209,16 @@ def write_folder(
         done += size
         progress(done, total)
 
-    write_shards(folder, _tensors(checkpoint, stored, dtype, ue8m0), sizes, shard_bytes, resume, wrote)
+    write_shards(folder, _tensors(folder, checkpoint, stored, dtype, ue8m0), sizes, shard_bytes, resume, wrote)
+
+
+def _inherited(source: dict[str, Any], written: dict[str, Any]) -> dict[str, Any]:
+    """What a source's config.json says beyond what we compute with (its padding token, remarks of its makers), but
+    nothing that we write under another name and no pointers to code."""
+    renamed = ("rope_parameters", "num_mtp_layers", "dtype", "quantization_config", "auto_map", "transformers_version")
+    return {
+        key: value for key, value in source.items() if key == "pad_token_id" or key not in (*renamed, *written)
+    }  # fmt: skip
 
 
 def _plain(dtype: torch.dtype) -> torch.dtype:
@@ -194,17 +236,21 @@ def _sizes(s: Stored, tensor: Tensor, dtype: torch.dtype) -> list[tuple[str, tor
 
 
 def _tensors(
-    checkpoint: Checkpoint, stored: list[Stored], dtype: torch.dtype, ue8m0: bool
+    folder: Path, checkpoint: Checkpoint, stored: list[Stored], dtype: torch.dtype, ue8m0: bool
 ) -> Iterator[tuple[str, Callable[[], Tensor]]]:
     """Names and how to make the tensors, in the order of `_sizes`; a tensor that nobody asks for is not read."""
-    originals = {s.parameter: s.name for s in reversed(stored) if not s.copy}
+    originals = originals_of(stored)
+
+    def read(s: Stored, wanted: torch.dtype) -> Tensor:
+        tensor = checkpoint.read(originals[s.parameter] if s.copy else s.name)
+        return refuse_not_finite(folder, s.name, tensor.to(wanted))
+
     for s in stored:
-        read = partial(checkpoint.read, originals[s.parameter] if s.copy else s.name)
         if s.name.endswith("e_score_correction_bias"):
-            yield s.name, lambda read=read: read().float()  # type: ignore[misc]
+            yield s.name, partial(read, s, torch.float32)
         elif dtype != torch.float8_e4m3fn or not is_matrix_of_a_layer(s.name):
-            yield s.name, lambda read=read: read().to(_plain(dtype))  # type: ignore[misc]
+            yield s.name, partial(read, s, _plain(dtype))
         else:
-            pair = cache(lambda read=read: quantise_blocks(read().float(), FP8_BLOCK, ue8m0))
+            pair = cache(lambda s=s: quantise_blocks(read(s, torch.float32), FP8_BLOCK, ue8m0, s.name))
             yield s.name, lambda pair=pair: pair()[0]  # type: ignore[misc]
             yield s.name + SCALES, lambda pair=pair: pair()[1]  # type: ignore[misc]

@@ -1,6 +1,8 @@
 """A GGUF file as a checkpoint: Hugging Face's names, shapes and orders over llama.cpp's."""
 
+import re
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import NoReturn
 
@@ -24,6 +26,8 @@ from kogia.models.gguf_names import (
 from kogia.models.gguf_rope import FACTORS
 
 MAX_TENSORS = 1 << 18  # with every expert counted; DeepSeek-V3 has 47 thousand
+ALL = "*"  # stands for the number of the expert in the name of all of a layer's experts
+_EXPERT = re.compile(r"(model\.layers\.[0-9]+\.mlp\.experts\.)(0|[1-9][0-9]{0,5})(\..+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,30 +37,41 @@ class Held:
     shape: tuple[int, ...]
     name: str
     other: str | None = None  # the second half of a tensor that GGUF has split
-    expert: int | None = None  # its slice of a stack of experts
-    rows: tuple[int, int] | None = None  # the rows of that slice
+    experts: int = 0  # so many of that shape in one stack
+    rows: tuple[int, int] | None = None  # the rows of an expert's slice
     heads: int = 0  # so many heads have their rows interleaved
 
 
 class GGUFCheckpoint:
     """A `Checkpoint` over a GGUF file of architecture deepseek2, llama, qwen2 or qwen3.
 
-    `shapes` says what the file holds; that nothing is missing or surplus is for the loader to check, as it does for
-    a model folder.
+    `shapes` says what the file holds, and is made when first asked for; that nothing is missing or surplus is for the
+    loader to check, as it does for a model folder.
 
     Raises:
-        FolderError: not a sound GGUF file, another architecture, a tensor that is unknown or of impossible shape.
+        FolderError: not a sound GGUF file, another architecture, a tensor that is unknown or of impossible shape, or
+            fewer layers than the metadata claim.
         ShapeError: a configuration whose numbers do not fit together.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.file = GGUF(path)
         self.config: ModelConfig = read_config(self.file)
-        self._held: dict[str, Held] = {}
+        self._refuse_missing_layers()
+        self._held: dict[str, Held] = {}  # a stack of experts is one entry, with ALL for their number
+        self._count = 0
         for name in self.file.tensors:
             if name != FACTORS:
                 self._add(name)
-        self.shapes = {name: held.shape for name, held in self._held.items()}
+
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """What the file holds under Hugging Face's names, each expert on its own."""
+        return {
+            name.replace(ALL, str(expert)): held.shape
+            for name, held in self._held.items()
+            for expert in range(held.experts or 1)
+        }
 
     def read(self, name: str) -> Tensor:
         """One tensor in Hugging Face's order, dequantised; FP32, or FP16 or BF16 where the file has them.
@@ -64,15 +79,25 @@ class GGUFCheckpoint:
         Raises:
             FolderError: no such tensor, or a file that has changed since it was opened.
         """
-        held = self._held.get(name)
-        if held is None:
+        match = _EXPERT.fullmatch(name)
+        expert = int(match[2]) if match else None
+        held = self._held.get(f"{match[1]}{ALL}{match[3]}" if match else name)
+        if held is None or bool(held.experts) != (expert is not None) or (expert or 0) >= (held.experts or 1):
             raise FolderError(f"{self.file.path} has no tensor for {name}")
-        tensor = self.file.read(held.name, held.expert)
+        tensor = self.file.read(held.name, expert)
         if held.other is not None:
             return join_kv(tensor, self.file.read(held.other))
         if held.rows is not None:
             return tensor[slice(*held.rows)].contiguous()
         return deinterleave(tensor, held.heads) if held.heads else tensor
+
+    def _refuse_missing_layers(self) -> None:
+        """A model of as many layers as the metadata claim is not even described, unless the file has them."""
+        layers = self.config.num_hidden_layers + self.config.num_nextn_predict_layers
+        norms = (f"blk.{layer}.attn_norm.weight" for layer in range(layers))
+        missing = next((name for name in norms if name not in self.file.tensors), None)
+        if missing is not None:
+            self._fail(f"tensor {missing} is missing, though the metadata claim {layers} layers (block_count)")
 
     def _add(self, name: str) -> None:
         layer, stem = split_gguf(name)
@@ -111,17 +136,17 @@ class GGUFCheckpoint:
         shape, count = self._shape(name), self.config.n_routed_experts
         if len(shape) != 3 or shape[0] != count or (stem == GATE_UP_EXPERTS and shape[1] % 2):
             self._fail(f"{name} has shape {shape}: it must be three-dimensional, with {count} experts (expert_count)")
-        for expert in range(count):
-            prefix = f"model.layers.{layer}.mlp.experts.{expert}"
-            if stem == GATE_UP_EXPERTS:
-                half = shape[1] // 2
-                for part, rows in (("gate_proj", (0, half)), ("up_proj", (half, 2 * half))):
-                    self._put(f"{prefix}.{part}.weight", Held((half, shape[2]), name, expert=expert, rows=rows))
-            else:
-                self._put(f"{prefix}.{EXPERTS[stem]}", Held(shape[1:], name, expert=expert))
+        prefix = f"model.layers.{layer}.mlp.experts.{ALL}"
+        if stem == GATE_UP_EXPERTS:
+            half = shape[1] // 2
+            for part, rows in (("gate_proj", (0, half)), ("up_proj", (half, 2 * half))):
+                self._put(f"{prefix}.{part}.weight", Held((half, shape[2]), name, experts=count, rows=rows))
+        else:
+            self._put(f"{prefix}.{EXPERTS[stem]}", Held(shape[1:], name, experts=count))
 
     def _put(self, name: str, held: Held) -> None:
-        if len(self._held) >= MAX_TENSORS:
+        self._count += held.experts or 1
+        if self._count > MAX_TENSORS:
             self._fail(f"it holds over {MAX_TENSORS} tensors (each expert counts), more than any model")
         if name in self._held:
             self._fail(f"{held.name} and {self._held[name].name} are both {name}")

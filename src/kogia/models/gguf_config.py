@@ -60,11 +60,12 @@ def _common(metadata: Metadata) -> dict[str, Any]:
 
 
 def _token_ids(metadata: Metadata) -> dict[str, Any]:
-    """The ends of a turn and of a message end a reply just as the end of a text does."""
+    """The ends of a turn and of a message end a reply just as the end of a text does; Kogia notes all of them."""
     ids = {name: f"tokenizer.ggml.{name}_token_id" for name in ("bos", *STOPS)}
     found = {name: metadata.get(key, int) for name, key in ids.items() if key in metadata.file.metadata}
-    stops = list(dict.fromkeys(found[name] for name in STOPS if name in found))
-    if not stops:
+    named = [found[name] for name in STOPS if name in found]
+    stops = list(dict.fromkeys([*named, *metadata.file.stop_ids()]))
+    if not named:
         metadata.fail("metadata key tokenizer.ggml.eos_token_id is missing: nothing would end a reply")
     return {"bos_token_id": found.get("bos"), "eos_token_id": stops if len(stops) > 1 else stops[0]}
 

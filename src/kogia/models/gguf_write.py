@@ -1,6 +1,7 @@
 """Any checkpoint into one GGUF file, tensor by tensor, so that memory holds one tensor at a time."""
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from math import prod
@@ -9,12 +10,13 @@ from typing import IO, Any, cast
 
 import numpy as np
 import torch
-from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFWriter, LlamaFileType
-from gguf.quants import quantize
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFWriter, LlamaFileType, TokenType
+from gguf.quants import dequantize, quantize
 from torch import Tensor
 
 from kogia.errors import FolderError
 from kogia.files import written_whole
+from kogia.formats.gguf import MAX_STOPS, STOP_IDS
 from kogia.models.checkpoint import Checkpoint
 from kogia.models.config import ModelConfig
 from kogia.models.gguf_config import STOPS, architecture, write_config
@@ -24,6 +26,9 @@ from kogia.models.gguf_rope import FACTORS, llama3_factors
 from kogia.models.gguf_warnings import differences
 
 Kind = GGMLQuantizationType
+Piece = tuple[str, Callable[[], Tensor]]  # Hugging Face's name, and how to make it
+TOKEN_ID = "tokenizer.ggml.{}_token_id"
+FP16_MOST = float(np.finfo(np.float16).max)  # no format's scales hold more
 FILE_TYPES = {
     "f32": (Kind.F32, LlamaFileType.ALL_F32), "f16": (Kind.F16, LlamaFileType.MOSTLY_F16),
     "bf16": (Kind.BF16, LlamaFileType.MOSTLY_BF16), "q8_0": (Kind.Q8_0, LlamaFileType.MOSTLY_Q8_0),
@@ -38,7 +43,7 @@ class Planned:
 
     shape: tuple[int, ...]
     kind: GGMLQuantizationType
-    pieces: list[Callable[[], Tensor]] = field(default_factory=list)
+    pieces: list["Piece"] = field(default_factory=list)
 
     @property
     def nbytes(self) -> int:
@@ -48,8 +53,8 @@ class Planned:
 
     def tofile(self, file: IO[bytes]) -> None:
         """What GGUFWriter asks of an array; here each piece is read, written and forgotten."""
-        for piece in self.pieces:
-            file.write(encode(piece(), self.kind).data.cast("B"))
+        for name, read in self.pieces:
+            file.write(encode(read(), self.kind, name).data.cast("B"))
 
 
 def write_gguf(
@@ -70,48 +75,85 @@ def write_gguf(
     Returns what a user should know: where llama.cpp computes otherwise than Kogia.
 
     Raises:
-        FolderError: an unknown dtype, a tensor that GGUF has no name for, a value that does not fit the format, or a
-            vocabulary of the wrong size. DiskFullError: no space.
+        FolderError: an unknown dtype, a tensor that GGUF has no name for, a value that is not finite or does not fit
+            the format, a vocabulary of the wrong size, or a token id beyond it. DiskFullError: no space.
     """
     if dtype not in FILE_TYPES:
         raise FolderError(f"GGUF format {dtype!r} is not known: there are {', '.join(FILE_TYPES)}")
     config = checkpoint.config
     kept = config.num_nextn_predict_layers if mtp_layers is None else min(mtp_layers, config.num_nextn_predict_layers)
-    tensors = _plan(checkpoint, FILE_TYPES[dtype][0], kept)
+    tensors, metadata = _plan(checkpoint, FILE_TYPES[dtype][0], kept), _with_ends(config, vocabulary)
     with written_whole(path) as temporary, contextlib.closing(GGUFWriter(temporary, architecture(config))) as writer:
         if name:
             writer.add_name(name)
         write_config(writer, config, kept)
         writer.add_file_type(int(FILE_TYPES[dtype][1]))
         writer.add_quantization_version(2)
-        _write_vocabulary(writer, config, vocabulary)
+        _write_metadata(writer, metadata)
         _write_tensors(writer, tensors)
+    return differences(config, kept) + _unnamed_stops(metadata) + _in_fp16(tensors, dtype)
+
+
+def _in_fp16(tensors: dict[str, Planned], dtype: str) -> list[str]:
     smaller = [name for name, t in tensors.items() if _is_matrix(name, t.shape) and t.kind != FILE_TYPES[dtype][0]]
     fallback = f"{len(smaller)} matrices do not divide into blocks of {dtype} and are in FP16, first {smaller[:1]}"
-    return differences(config, kept) + ([fallback] if smaller else [])
+    return [fallback] if smaller else []
 
 
-def encode(tensor: Tensor, kind: GGMLQuantizationType) -> np.ndarray[Any, Any]:
+def _unnamed_stops(metadata: dict[str, Any]) -> list[str]:
+    unnamed = set(metadata[STOP_IDS]) - {metadata.get(TOKEN_ID.format(end)) for end in STOPS}
+    text = f"llama.cpp knows {len(STOPS)} ends of a reply only ({', '.join(STOPS)}): it may go on after token "
+    return [text + ", ".join(map(str, sorted(unnamed)))] if unnamed else []
+
+
+def encode(tensor: Tensor, kind: GGMLQuantizationType, name: str = "") -> np.ndarray[Any, Any]:
     """A tensor of floats in one of GGUF's number formats: an array whose bytes are what the file holds.
 
     Raises:
-        FolderError: a value too large for FP16.
+        FolderError: a value that is not finite, or too large for the format; `name` is the tensor's.
     """
     values = tensor.detach().float().contiguous().numpy()
-    with np.errstate(over="ignore"):
+    largest = float(np.maximum(values.max(), -values.min()))
+    if not math.isfinite(largest):
+        raise FolderError(f"{name} holds NaN or infinity: every weight must be a finite number")
+    with np.errstate(over="ignore", invalid="ignore"):
         encoded = quantize(values, kind)
-    if kind == Kind.F16 and not np.isfinite(encoded).all() and np.isfinite(values).all():
-        raise FolderError(f"a weight of {np.abs(values).max():.3g} does not fit FP16: choose bf16, q8_0 or f32")
+        fits = largest <= FP16_MOST or bool(np.isfinite(dequantize(encoded, kind)).all())
+    if not fits:
+        what = "FP16" if kind == Kind.F16 else kind.name
+        raise FolderError(f"{name}: a weight of {largest:.3g} does not fit {what}: choose bf16 or f32")
     return np.ascontiguousarray(encoded)
 
 
-def _write_vocabulary(writer: GGUFWriter, config: ModelConfig, vocabulary: dict[str, Any]) -> None:
+def _with_ends(config: ModelConfig, vocabulary: dict[str, Any]) -> dict[str, Any]:
+    """The vocabulary with the ids of the model's beginning and ends: what the tokenizer calls its end is eos (and eot),
+    then come the configuration's ends and the tokenizer's others."""
     tokens = vocabulary.get("tokenizer.ggml.tokens")
     if tokens is not None and len(tokens) != config.vocab_size:
         raise FolderError(f"the tokenizer has {len(tokens)} tokens, the model {config.vocab_size} (vocab_size)")
-    ids = {"tokenizer.ggml.bos_token_id": config.bos_token_id} if config.bos_token_id is not None else {}
-    ids |= {f"tokenizer.ggml.{end}_token_id": id for end, id in zip(STOPS, config.stop_ids, strict=False)}
-    for key, value in ({"tokenizer.ggml.model": "no_vocab"} | vocabulary | ids).items():
+    own = [vocabulary[key] for key in map(TOKEN_ID.format, STOPS) if key in vocabulary]
+    stops = list(dict.fromkeys([*own, *config.stop_ids, *vocabulary.get(STOP_IDS, [])]))
+    ids = {TOKEN_ID.format(end): id for end, id in zip(STOPS, stops, strict=False)}
+    if config.bos_token_id is not None:
+        ids[TOKEN_ID.format("bos")] = config.bos_token_id
+    _refuse_ids(config, stops, vocabulary.get("tokenizer.ggml.token_type"))
+    return {"tokenizer.ggml.model": "no_vocab"} | vocabulary | ids | {STOP_IDS: stops}
+
+
+def _refuse_ids(config: ModelConfig, stops: list[int], types: list[int] | None) -> None:
+    """Ids that could not be read back."""
+    bos = config.bos_token_id
+    for name, id in [*([] if bos is None else [("bos_token_id", bos)]), *(("eos_token_id", stop) for stop in stops)]:
+        if id >= config.vocab_size:
+            raise FolderError(f"{name} is {id}: it must be one of the model's {config.vocab_size} tokens (vocab_size)")
+    if types and bos is not None and types[bos] == TokenType.UNUSED:
+        raise FolderError(f"bos_token_id is {bos}, which is no token of the tokenizer")
+    if len(stops) > MAX_STOPS:
+        raise FolderError(f"{len(stops)} tokens end a reply (eos_token_id): at most {MAX_STOPS} can be written")
+
+
+def _write_metadata(writer: GGUFWriter, metadata: dict[str, Any]) -> None:
+    for key, value in metadata.items():
         match value:
             case bool():
                 writer.add_bool(key, value)
@@ -137,7 +179,7 @@ def _plan(checkpoint: Checkpoint, wanted: GGMLQuantizationType, mtp_layers: int)
     """Every tensor of the file in order, with nothing read yet."""
     config = checkpoint.config
     plan: dict[str, Planned] = {}
-    experts: dict[str, dict[int, Callable[[], Tensor]]] = {}
+    experts: dict[str, dict[int, Piece]] = {}
     for hf in checkpoint.shapes:
         if _left_out(checkpoint, hf, mtp_layers):
             continue
@@ -145,9 +187,9 @@ def _plan(checkpoint: Checkpoint, wanted: GGMLQuantizationType, mtp_layers: int)
             whole = shape if expert is None else (config.n_routed_experts, *shape)
             planned = plan.setdefault(name, Planned(whole, _format(name, whole, wanted)))
             if expert is None:
-                planned.pieces.append(read)
+                planned.pieces.append((hf, read))
             else:
-                experts.setdefault(name, {})[expert] = read
+                experts.setdefault(name, {})[expert] = (hf, read)
     for name, found in experts.items():
         if sorted(found) != list(range(config.n_routed_experts)):
             raise FolderError(f"{name}: {len(found)} of {config.n_routed_experts} experts are there")
@@ -191,7 +233,7 @@ def _rope_factors(config: ModelConfig) -> dict[str, Planned]:
     if scaling is None or scaling.rope_type != "llama3":
         return {}
     factors = llama3_factors(config.head_dim, config.rope_theta, scaling)
-    return {FACTORS: Planned(tuple(factors.shape), Kind.F32, [lambda: factors])}
+    return {FACTORS: Planned(tuple(factors.shape), Kind.F32, [(FACTORS, lambda: factors)])}
 
 
 def _is_matrix(name: str, shape: tuple[int, ...]) -> bool:

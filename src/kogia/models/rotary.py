@@ -39,7 +39,11 @@ class RopeScaling:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if field.name in ("rope_type", "truncate") or (field.name == "attention_factor" and value is None):
+            if field.name == "rope_type" or (field.name == "attention_factor" and value is None):
+                continue
+            if field.name == "truncate":
+                if not isinstance(value, bool):
+                    raise ShapeError(f"rope_scaling.truncate is {value!r}: it must be true or false")
                 continue
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1e9:
                 raise ShapeError(f"rope_scaling.{field.name} is {value!r}: it must be a number from 0 to 1e9")
@@ -49,14 +53,16 @@ class RopeScaling:
             raise ShapeError("rope_scaling.original_max_position_embeddings must be at least 1")
         if self.rope_type == "llama3" and not 0 < self.low_freq_factor < self.high_freq_factor:
             raise ShapeError("rope_scaling: low_freq_factor must be over 0 and below high_freq_factor")
-        if self.rope_type == "yarn" and not 0 < self.beta_slow < self.beta_fast:
-            raise ShapeError("rope_scaling: beta_slow must be over 0 and below beta_fast")
+        if self.rope_type == "yarn" and not 0 < self.beta_slow <= self.beta_fast:
+            raise ShapeError("rope_scaling: beta_slow must be over 0 and not over beta_fast")
         if bool(self.mscale) != bool(self.mscale_all_dim):
             raise ShapeError("rope_scaling: mscale and mscale_all_dim must be given together")
 
     @classmethod
-    def from_json(cls, values: dict[str, Any]) -> "RopeScaling | None":
+    def from_json(cls, values: dict[str, Any], context: Any = None) -> "RopeScaling | None":
         """Read HF's object, under its old (`type`) or new (`rope_type`) name; None for plain RoPE.
+
+        context: max_position_embeddings, which stands for a YaRN's original context that is left out.
 
         Raises:
             ShapeError: a kind that is not known, a missing or impossible number.
@@ -64,8 +70,10 @@ class RopeScaling:
         kind = values.get("rope_type", values.get("type", "default"))
         if kind in ("default", None):
             return None
-        if kind not in NEEDED:
+        if not isinstance(kind, str) or kind not in NEEDED:
             raise ShapeError(f"rope_scaling has rope_type {kind!r}: this version knows {', '.join(NEEDED)}")
+        if kind == "yarn":
+            values = {"original_max_position_embeddings": context} | values
         for key in NEEDED[kind]:
             if values.get(key) is None:
                 raise ShapeError(f"rope_scaling of type {kind} lacks {key}")
@@ -131,7 +139,7 @@ def _yarn(plain: Tensor, dim: int, theta: float, s: RopeScaling) -> Tensor:
     if s.truncate:
         low, high = math.floor(low), math.ceil(high)
     low, high = max(low, 0), min(high, dim - 1)
-    ramp = (torch.arange(dim // 2, dtype=torch.float32) - low) / max(high - low, 0.001)
+    ramp = (torch.arange(dim // 2, dtype=torch.float32) - low) / ((high - low) or 0.001)
     keep = 1.0 - ramp.clamp(0.0, 1.0)
     return plain / s.factor * (1.0 - keep) + plain * keep
 

@@ -1,4 +1,5 @@
-"""ChatML, <|im_start|>role ... <|im_end|>, as the templates of Qwen2, Qwen2.5, Qwen3, QwQ and SmolLM2 lay it out."""
+"""ChatML, <|im_start|>role ... <|im_end|>, as the templates of Qwen2, Qwen2.5, Qwen3 (and its Instruct-2507), QwQ
+and SmolLM2 lay it out."""
 
 from typing import NamedTuple
 
@@ -32,11 +33,13 @@ class Dialect(NamedTuple):
 
     system: said when the conversation has no system message of its own. thoughts: None, "qwq" (the prompt opens
     <think>, earlier thinking is dropped) or "qwen3" (the model opens it, or the prompt closes an empty one at once;
-    thinking is kept after the last user's question).
+    thinking is kept after the last user's question). terse: as in Qwen3's templates no empty lines stand where there is
+    nothing before them, and a call's arguments keep their spelling.
     """
 
     system: str | None = None
     thoughts: str | None = None
+    terse: bool = False
 
 
 DIALECTS = {
@@ -44,7 +47,8 @@ DIALECTS = {
     "smollm2": Dialect("You are a helpful AI assistant named SmolLM, trained by Hugging Face"),
     "qwen2": Dialect("You are a helpful assistant."),
     "qwen2.5": Dialect("You are Qwen, created by Alibaba Cloud. You are a helpful assistant."),
-    "qwen3": Dialect(thoughts="qwen3"),
+    "qwen3": Dialect(thoughts="qwen3", terse=True),
+    "qwen3-instruct": Dialect(terse=True),
     "qwq": Dialect(thoughts="qwq"),
 }
 
@@ -81,7 +85,7 @@ def _system(chat: Chat, dialect: Dialect) -> list[Piece]:
         return [] if own is None else [_START, f"system\n{own}", _END, "\n"]
     start, end = _TOOLS.split("{tools}")
     # Qwen3 leaves the gap out where there is no text before it, Qwen2.5 and QwQ do not.
-    gap = "" if own is None and dialect.thoughts == "qwen3" else "\n\n"
+    gap = "" if own is None and dialect.terse else "\n\n"
     tools = "\n".join(map(as_json, chat.tools))
     return [_START, f"system\n{own or ''}{gap}{start}{tools}", *marked(end, _CALL, _END_CALL), _END, "\n"]
 
@@ -112,10 +116,10 @@ def _reply(chat: Chat, turn: Turn, dialect: Dialect, thinks: bool) -> list[Piece
     pieces: list[Piece] = [f"\n{content}"]
     if thinks and reasoning:
         pieces = ["\n", _THINK, "\n" + reasoning.strip("\n") + "\n", _END_THINK, "\n\n" + content.lstrip("\n")]
-    if turn.calls and not turn.content and dialect.thoughts != "qwen3":
+    if turn.calls and not turn.content and not dialect.terse:
         pieces = []  # Qwen2.5 and QwQ leave out the empty line
     for i, call in enumerate(turn.calls):
-        gap = "" if i == 0 and dialect.thoughts == "qwen3" and not content else "\n"
+        gap = "" if i == 0 and dialect.terse and not content else "\n"
         pieces += [gap, _CALL, f"\n{_call(turn, call, dialect)}\n", _END_CALL]
     return [*pieces, _END, "\n"]
 
@@ -139,5 +143,5 @@ def _parts(turn: Turn, dialect: Dialect) -> tuple[str, str]:
 
 def _call(turn: Turn, call: Call, dialect: Dialect) -> str:
     """A call as JSON: Qwen3 keeps the arguments' spelling, the others write them anew."""
-    arguments = call.arguments if dialect.thoughts == "qwen3" else as_json(parsed_arguments(turn, call))
+    arguments = call.arguments if dialect.terse else as_json(parsed_arguments(turn, call))
     return f'{{"name": "{call.name}", "arguments": {arguments}}}'

@@ -57,6 +57,27 @@ def plain(chat: Chat, bos: str | None) -> list[Piece]:
     return [*start, "\n\n".join(turn.content for turn in chat.turns)]
 
 
+_CODER = (
+    "You are an AI programming assistant, utilizing the Deepseek Coder model, developed by Deepseek Company, and you "
+    "only answer questions related to computer science. For politically sensitive questions, security and privacy "
+    "issues, and other non-computer science questions, you will refuse to answer\n"
+)
+_EOT = Special("<|EOT|>")
+
+
+def coder(chat: Chat) -> list[Piece]:
+    """DeepSeek-Coder Instruct: headings as plain words, and its own opening where no system message stands."""
+    pieces: list[Piece] = [_BOS, "" if any(turn.role == "system" for turn in chat.turns) else _CODER]
+    for turn in chat.turns:
+        if chat.unfinished(turn):
+            return [*pieces, "### Response:\n" + turn.content]
+        if turn.role == "assistant":
+            pieces += [f"### Response:\n{turn.content}\n", _EOT, "\n"]
+        else:
+            pieces.append(f"### Instruction:\n{turn.content}\n" if turn.role == "user" else turn.content)
+    return [*pieces, "### Response:\n"]
+
+
 def v2(chat: Chat) -> list[Piece]:
     """DeepSeek-V2 Chat (and V2-Lite): User: and Assistant: as plain words."""
     pieces: list[Piece] = [_BOS]

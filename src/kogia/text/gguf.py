@@ -11,7 +11,7 @@ from tokenizers import AddedToken, decoders, models
 from tokenizers import Tokenizer as Backend
 
 from kogia.errors import FolderError
-from kogia.formats.gguf import GGUF
+from kogia.formats.gguf import GGUF, STOP_IDS
 from kogia.formats.untrusted import shown
 from kogia.text.gguf_pre import SAMPLES, cutting_named, nearest, pre_tokenizer, recognise
 from kogia.text.styles import STYLE_KEY, template_text
@@ -39,7 +39,7 @@ class _Vocabulary:
     """The tokenizer's part of the metadata, checked."""
 
     def __init__(self, file: GGUF) -> None:
-        self._path, self._metadata = file.path, file.metadata
+        self._path, self._metadata, self._noted_stops = file.path, file.metadata, file.stop_ids()
         kind = self._text("model")
         if kind != "gpt2":
             self._fail(f"{PREFIX}model is {shown(kind) or 'missing'}: only gpt2 (byte-level BPE) is supported")
@@ -88,12 +88,17 @@ class _Vocabulary:
         return config | ({STYLE_KEY: style} if isinstance(style, str) else {})
 
     def stops(self) -> list[int]:
-        return [id for id in map(self._id, STOPS) if id is not None]
+        named = [id for id in map(self._id, STOPS) if id is not None]
+        return named + [self._checked(STOP_IDS, id) for id in self._noted_stops]
 
     def _id(self, name: str) -> int | None:
-        id = self._metadata.get(f"{PREFIX}{name}_token_id")
-        if id is not None and (type(id) is not int or not 0 <= id < len(self.tokens)):
-            self._fail(f"{PREFIX}{name}_token_id is {shown(id)}: it must be one of {len(self.tokens)} tokens")
+        key = f"{PREFIX}{name}_token_id"
+        id = self._metadata.get(key)
+        return None if id is None else self._checked(key, id)
+
+    def _checked(self, key: str, id: Any) -> int:
+        if type(id) is not int or not 0 <= id < len(self.tokens):
+            self._fail(f"{key} is {shown(id)}: it must be one of {len(self.tokens)} tokens")
         return id
 
     def _text(self, key: str, default: str = "") -> str:
@@ -126,14 +131,20 @@ def vocabulary(source: str | Path | Tokenizer, vocab_size: int) -> tuple[dict[st
     differs for the fewest of a few texts is named, and the warning says for how many it does.
 
     Raises:
-        FolderError: no readable tokenizer, or one with more tokens than the model.
+        FolderError: no readable tokenizer, one with more tokens than the model, or one that GGUF cannot hold.
     """
     tokenizer = source if isinstance(source, Tokenizer) else load_tokenizer(source)
     backend = tokenizer._trusted
     if tokenizer.vocab_size > vocab_size:
         raise FolderError(f"the tokenizer has {tokenizer.vocab_size} tokens, but the model only {vocab_size} rows")
-    parts = json.loads(backend.to_str())
-    pre, warnings = _named_cutting(backend, parts)
+    token, largest = max(backend.get_vocab().items(), key=lambda item: item[1])
+    if largest >= vocab_size:
+        raise FolderError(f"token {shown(token)} has id {largest}, but the model has only {vocab_size} rows")
+    try:
+        parts = json.loads(backend.to_str())
+        pre, warnings = _named_cutting(backend, parts)
+    except Exception as error:  # the library raises bare Exception
+        raise FolderError(f"the tokenizer cannot be taken apart ({shown(str(error))})") from None
     tokens, types = _tokens(backend, vocab_size)
     metadata: dict[str, Any] = {
         f"{PREFIX}model": "gpt2",
@@ -191,6 +202,7 @@ def _ends(tokenizer: Tokenizer) -> dict[str, Any]:
     if tokenizer.end_of_turn != tokenizer.eos:
         ids["eot"] = tokenizer.end_of_turn
     metadata: dict[str, Any] = {f"{PREFIX}{name}_token_id": id for name, id in ids.items()}
+    metadata[STOP_IDS] = sorted(tokenizer.stops)
     begins = bool(tokenizer.config.get("add_bos_token", tokenizer.style == "kogia"))
     return metadata | {f"{PREFIX}add_bos_token": begins and tokenizer.bos is not None}
 

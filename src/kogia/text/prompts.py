@@ -5,7 +5,7 @@ tokens; what anybody typed is plain text, whatever it looks like.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from kogia.errors import PromptError
 from kogia.text import deepseek, dsml
@@ -14,34 +14,34 @@ from kogia.text.chatml import DIALECTS, chatml
 from kogia.text.llama3 import llama3
 from kogia.text.messages import Chat, check_messages, check_tools
 from kogia.text.pieces import Piece, encode_pieces
-from kogia.text.styles import STYLES, Style
+from kogia.text.styles import STYLE_KEY, STYLES, Style
 from kogia.text.tokenizer import END_THINK, THINK, Tokenizer
 
 
-def encode_chat(
-    tokenizer: Tokenizer,
-    messages: Sequence[dict[str, Any]],
-    *,
-    tools: Sequence[dict[str, Any]] | None = None,
-    thinking: bool | None = None,
-    effort: str | None = None,
-    continue_last: bool = False,
-) -> list[int]:
+class ChatOptions(TypedDict, total=False):
+    """What may be said beside the messages.
+
+    tools: OpenAI's function definitions. thinking: None leaves it to the family. effort: V4's, "low" to "max".
+    continue_last: the last message is the beginning of the assistant's reply, to go on from.
+    """
+
+    tools: Sequence[dict[str, Any]] | None
+    thinking: bool | None
+    effort: str | None
+    continue_last: bool
+
+
+def encode_chat(tokenizer: Tokenizer, messages: Sequence[dict[str, Any]], **options: Unpack[ChatOptions]) -> list[int]:
     """Tokens of a conversation, ready for the assistant to speak.
 
     messages: OpenAI's: role system, developer (the same), user, assistant (also with reasoning_content, tool_calls) or
         tool (with tool_call_id). Whether thinking of earlier replies is kept is the family's rule.
-    tools: OpenAI's function definitions. thinking: None leaves it to the family. effort: V4's, "low" to "max".
-    continue_last: the last message is the beginning of the assistant's reply, to go on from.
 
     Raises:
-        PromptError: no messages, a field that is not what it must be, a last message nobody answers to, or something
-            that this model's layout has no place for.
+        PromptError: no messages, a field that is not what it must be, a last message nobody answers to, something
+            that this model's layout has no place for, or a model whose layout this version does not know.
     """
-    pieces = chat_pieces(
-        tokenizer, messages, tools=tools, thinking=thinking, effort=effort, continue_last=continue_last
-    )
-    return encode_pieces(tokenizer, pieces)
+    return encode_pieces(tokenizer, chat_pieces(tokenizer, messages, **options))
 
 
 def chat_pieces(
@@ -54,6 +54,7 @@ def chat_pieces(
     continue_last: bool = False,
 ) -> list[Piece]:
     """What `encode_chat` encodes; "".join of it is the prompt as people read it."""
+    _require_known(tokenizer)
     style = STYLES[tokenizer.style]
     chat = Chat(
         turns=check_messages(messages, style, continue_last),
@@ -63,6 +64,15 @@ def chat_pieces(
         goes_on=continue_last,
     )
     return _lay_out(chat, tokenizer)
+
+
+def _require_known(tokenizer: Tokenizer) -> None:
+    if tokenizer.unknown_template:
+        raise PromptError(
+            "this model's chat template is not one that this version knows. If you know a prompt style that is the "
+            f'same, name it as "{STYLE_KEY}" in tokenizer_config.json: {", ".join(STYLES)} '
+            "(plain: the texts alone, without who said them)"
+        )
 
 
 def _lay_out(chat: Chat, tokenizer: Tokenizer) -> list[Piece]:
@@ -77,7 +87,8 @@ def _lay_out(chat: Chat, tokenizer: Tokenizer) -> list[Piece]:
         bos = next((text for text, id in tokenizer.ids.items() if id == tokenizer.bos), None)
         return deepseek.plain(chat, bos)
     others = {
-        "kogia": deepseek.kogia, "deepseek-v2": deepseek.v2, "deepseek-v3.1": deepseek.v31,
+        "kogia": deepseek.kogia, "deepseek-coder": deepseek.coder, "deepseek-v2": deepseek.v2,
+        "deepseek-v3.1": deepseek.v31,
         "deepseek-v3.2": dsml.v32, "deepseek-v4": dsml.v4,
     }  # fmt: skip
     return others[name](chat)
@@ -97,8 +108,8 @@ def _check_effort(effort: str | None, style: Style, name: str) -> str | None:
     raise PromptError(f"effort is {effort!r}, which the prompt style {name} does not know: {known}")
 
 
-def render(tokenizer: Tokenizer, messages: Sequence[dict[str, Any]], **options: Any) -> str:
-    """The prompt as text, for people: control tokens and typed text look the same in it. Options as `encode_chat`."""
+def render(tokenizer: Tokenizer, messages: Sequence[dict[str, Any]], **options: Unpack[ChatOptions]) -> str:
+    """The prompt as text, for people: control tokens and typed text look the same in it."""
     return "".join(chat_pieces(tokenizer, messages, **options))
 
 

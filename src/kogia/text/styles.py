@@ -38,6 +38,7 @@ _LLAMA = ("<|eot_id|>", "<|end_of_text|>", "<|eom_id|>")
 STYLES = {
     "kogia": Style(_EOS, thinking=True),
     "plain": Style(),
+    "deepseek-coder": Style(("<|EOT|>",)),
     "deepseek-v2": Style(_EOS),
     "deepseek-v2.5": Style(_EOS, calls="deepseek"),
     "deepseek-v3": Style(_EOS, calls="deepseek"),
@@ -54,6 +55,7 @@ STYLES = {
     "qwen2": Style(_CHATML),
     "qwen2.5": Style(_CHATML, tools=True, calls="hermes"),
     "qwen3": Style(_CHATML, thinking=True, switchable=True, tools=True, calls="hermes"),
+    "qwen3-instruct": Style(_CHATML, tools=True, calls="hermes"),
     "qwq": Style(_CHATML, thinking=True, tools=True, calls="hermes"),
     "llama3": Style(_LLAMA),
     "llama3.1": Style(_LLAMA),
@@ -71,7 +73,10 @@ _TEMPLATES: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
     ("deepseek-v3", ("<｜Assistant｜>", "is_first_sp"), ()),
     ("deepseek-v2.5", ("<｜Assistant｜>",), ()),
     ("deepseek-v2", ("'User: '", "'Assistant:'"), ()),
+    ("deepseek-coder", ("{{bos_token}}", "will refuse to answer\\n'", "'### Instruction:\\n'", "\\n<|EOT|>\\n'"), ()),
     ("qwen3", ("<|im_start|>", "enable_thinking"), ("<function=",)),
+    ("qwen3-instruct", ("<|im_start|>", "messages[0].content + '\\n\\n'", "(loop.first and content)", '{"name": "'),
+     ("think>", "<function=", "Alibaba")),
     ("qwq", ("<|im_start|>assistant\\n<think>\\n", "<tool_call>"), ("<function=",)),
     ("qwen2.5", ("<|im_start|>", "created by Alibaba Cloud", "<tool_call>"), ()),
     ("smollm2", ("<|im_start|>", "named SmolLM"), ()),
@@ -79,7 +84,7 @@ _TEMPLATES: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
     ("chatml", ("<|im_start|>",), ()),
     ("llama3.1", ("<|start_header_id|>", "Cutting Knowledge Date"), ()),
     ("llama3", ("<|start_header_id|>",), ()),
-]
+]  # fmt: skip
 
 # (style, tokens it needs, the token its replies end with): for tokenizers without a chat template. A base model has
 # the chat tokens too, but does not name one of them as its end.
@@ -125,7 +130,7 @@ def template_text(config: Mapping[str, Any]) -> str:
     """
     template = config.get("chat_template")
     if isinstance(template, list):
-        named = {each.get("name"): each.get("template") for each in template if isinstance(each, dict)}
-        template = named.get("default")
+        named = [each.get("template") for each in template if isinstance(each, dict) and each.get("name") == "default"]
+        template = named[-1] if named else None
     text = template if isinstance(template, str) else ""
     return re.sub(r"(?<=>)\n(?=')", r"\\n", text)

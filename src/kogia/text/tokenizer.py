@@ -5,6 +5,7 @@ plain one, which text from outside goes through, does not know that they exist.
 """
 
 import codecs
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,12 @@ from kogia.errors import CorpusError, FolderError
 from kogia.files import read_json, write_json, write_text
 from kogia.formats.untrusted import shown
 from kogia.text.styles import STYLE_KEY, STYLES, find_style
+from kogia.text.tokenizer_json import read_backend, require_byte_level
 
 BOS, EOS = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"
 USER, ASSISTANT = "<｜User｜>", "<｜Assistant｜>"
 THINK, END_THINK = "<think>", "</think>"
 SPECIALS = (BOS, EOS, USER, ASSISTANT, THINK, END_THINK)
-LARGEST_FILE = 64 * 2**20  # bytes of tokenizer.json; the largest vocabularies in use take half of it
 
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"
@@ -50,7 +51,10 @@ class Tokenizer:
 
     ids: {text: id} of the control tokens, in the order of their ids. bos: None when the model knows none.
     eos: the end token. end_of_turn: what the style writes after a reply. stops: all ids that end a reply.
-    style: the prompt style's name (kogia.text.styles). vocab_size: one more than the largest id.
+    style: the prompt style's name (kogia.text.styles). unknown_template: there is a chat template, but it is none that
+    this version knows; the style is "plain" then, which is not how the model was taught, so `encode_chat` refuses.
+    vocab_size: rows a model needs: as many as the vocabulary has entries (published ones leave no gaps), and one more
+    than the largest id of an added token where that is more.
     """
 
     def __init__(self, backend: Backend, *, config: Mapping[str, Any] | None = None, stops: Iterable[int] = ()) -> None:
@@ -62,7 +66,8 @@ class Tokenizer:
         Raises:
             FolderError: not byte-level BPE, no end token, or a token that is named but not there.
         """
-        _require_byte_level(backend)
+        require_byte_level(backend)
+        backend.model.dropout = None  # for training: one text would be other tokens each time
         backend.no_truncation()  # some files ship with it on, which would cut prompts short
         backend.no_padding()
         added = dict(sorted(backend.get_added_tokens_decoder().items()))
@@ -70,6 +75,7 @@ class Tokenizer:
         self._plain, self._renumber = _without_control_tokens(backend, added)
         self._token_bytes = {id: token.content.encode() for id, token in added.items()}
         self.ids = {token.content: id for id, token in added.items() if is_control(token)}
+        self._spelled = _spellings(backend, self.ids)
         self.config = dict(config or {})
         if config is None and set(self.ids) == set(SPECIALS):
             self.config[STYLE_KEY] = "kogia"
@@ -81,6 +87,8 @@ class Tokenizer:
         if eos is None:
             raise FolderError("no token is known to end a reply: tokenizer_config.json must name it as eos_token")
         self.style = find_style(self.config, self.ids, eos)
+        untold = self.style == "plain" and self.config.get(STYLE_KEY) is None
+        self.unknown_template = untold and bool(self.config.get("chat_template"))
         bos = self._named("bos_token", _KNOWN_BOS)
         self.bos = None if bos is None else self._id(bos)
         self.eos = self._id(eos)
@@ -92,10 +100,14 @@ class Tokenizer:
         self.stops = frozenset([self.eos, *ends, *stops])
 
     def _named(self, key: str, known: Sequence[str]) -> str | None:
-        """The text of the token that tokenizer_config.json names under `key`, or else the first known one there is."""
-        if key in self.config:
-            named = self.config[key]
-            return named.get("content") if isinstance(named, dict) else named
+        """The text of the token that tokenizer_config.json names under `key`, or else the first known one there is.
+
+        `"bos_token": null` says that there is none; every model has an end, so null does not say anything there.
+        """
+        named = self.config.get(key)
+        text = named.get("content") if isinstance(named, dict) else named
+        if text is not None or (key == "bos_token" and key in self.config):
+            return text
         return next((token for token in known if self._trusted.token_to_id(token) is not None), None)
 
     def _id(self, token: str) -> int:
@@ -107,7 +119,10 @@ class Tokenizer:
     def encode(self, text: str) -> list[int]:
         """Encode text from outside: what looks like a control token is spelled out in ordinary ones."""
         ids = list(self._plain.encode(text, add_special_tokens=False).ids)
-        return [self._renumber.get(id, id) for id in ids] if self._renumber else ids
+        ids = [self._renumber.get(id, id) for id in ids] if self._renumber else ids
+        if self._spelled.keys().isdisjoint(ids):
+            return ids
+        return [letter for id in ids for letter in self._spelled.get(id, [id])]
 
     def encode_trusted(self, text: str) -> list[int]:
         """Encode text that Kogia wrote itself, in which control tokens mean what they say."""
@@ -122,8 +137,7 @@ class Tokenizer:
         round their vocabulary up (V3 has 129,280 rows for 128,815 tokens), and nothing was ever taught to say those."""
         if id not in self._token_bytes:
             token = self._trusted.id_to_token(id) or ""
-            known = all(letter in _BYTES for letter in token)
-            self._token_bytes[id] = bytes(_BYTES[letter] for letter in token) if known else token.encode()
+            self._token_bytes[id] = bytes(map(_BYTES.__getitem__, token)) if _is_bytes(token) else token.encode()
         return self._token_bytes[id]
 
     def save(self, folder: Path) -> None:
@@ -137,7 +151,8 @@ class Tokenizer:
         guessed = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": texts.get(self.eos)}
         if self.bos is not None:
             guessed["bos_token"] = texts.get(self.bos)
-        return {**guessed, **self.config, STYLE_KEY: self.style}
+        said = {key: value for key, value in self.config.items() if key != "eos_token" or value is not None}
+        return {**guessed, **said} | ({} if self.unknown_template else {STYLE_KEY: self.style})
 
 
 def is_control(token: AddedToken) -> bool:
@@ -163,11 +178,23 @@ def _without_control_tokens(backend: Backend, added: Mapping[int, AddedToken]) -
     return plain, {vocabulary[token.content]: id for id, token in ordinary.items()}
 
 
-def _require_byte_level(backend: Backend) -> None:
-    kind = type(backend.model).__name__
-    decoder = backend.decoder.__getstate__() if backend.decoder is not None else b""
-    if not isinstance(backend.model, models.BPE) or b'"ByteLevel"' not in decoder:
-        raise FolderError(f"a {kind} tokenizer that is not byte-level: this version reads byte-level BPE only")
+def _spellings(backend: Backend, control: Mapping[str, int]) -> dict[int, list[int]]:
+    """{id: ids of its letters} of the control tokens that text could become without the library knowing them: those
+    that the model's own vocabulary has, too, in letters that stand for bytes (merges, or ignore_merges, lead there).
+
+    Raises:
+        FolderError: a control token that is also the only way to write a byte.
+    """
+    inside = {text: id for text, id in control.items() if backend.model.token_to_id(text) == id and _is_bytes(text)}
+    letter = next((text for text in inside if len(text) == 1), None)
+    if letter is not None:
+        raise FolderError(f"token {shown(letter)} is a control token and also a byte of ordinary text: it must be one")
+    spelled = {id: [backend.model.token_to_id(letter) for letter in text] for text, id in inside.items()}
+    return {id: [letter for letter in letters if letter is not None] for id, letters in spelled.items()}
+
+
+def _is_bytes(text: str) -> bool:
+    return all(letter in _BYTES for letter in text)
 
 
 def tokenizer_config() -> dict[str, Any]:
@@ -228,20 +255,9 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
         return loaded
     path = folder / "tokenizer.json"
     try:
-        return Tokenizer(_read_backend(path), config=_read_config(folder), stops=_read_stops(folder))
+        return Tokenizer(read_backend(path), config=_read_config(folder), stops=_read_stops(folder))
     except FolderError as error:
         raise error if str(folder) in str(error) else FolderError(f"{path}: {error}") from None
-
-
-def _read_backend(path: Path) -> Backend:
-    if not path.is_file():
-        raise FolderError(f"{path} is missing")
-    if path.stat().st_size > LARGEST_FILE:
-        raise FolderError(f"{path} has {path.stat().st_size:,} bytes: no tokenizer takes more than {LARGEST_FILE:,}")
-    try:
-        return Backend.from_str(path.read_text(encoding="utf-8"))
-    except Exception as error:  # the library raises bare Exception for a broken file
-        raise FolderError(f"{path} is not a readable tokenizer ({shown(str(error))})") from None
 
 
 def _read_object(path: Path) -> dict[str, Any] | None:
@@ -258,12 +274,23 @@ def _read_config(folder: Path) -> dict[str, Any] | None:
     config, path = _read_object(folder / "tokenizer_config.json"), folder / "chat_template.jinja"
     if path.is_file():
         config = {**(config or {}), "chat_template": path.read_text(encoding="utf-8", errors="replace")}
+    _require_text(config, folder / "tokenizer_config.json")
     for key in ("bos_token", "eos_token"):
         named = (config or {}).get(key)
         text = named.get("content") if isinstance(named, dict) else named
         if not (text is None or isinstance(text, str)):
             raise FolderError(f"{folder / 'tokenizer_config.json'}: {key} is {shown(named)}: it must be text")
     return config
+
+
+def _require_text(config: dict[str, Any] | None, path: Path) -> None:
+    """Check that all of it can be written as UTF-8: JSON may hold "\\ud800", half a character."""
+    try:
+        json.dumps(config, ensure_ascii=False).encode()
+    except (UnicodeEncodeError, RecursionError) as error:
+        half = isinstance(error, UnicodeEncodeError)
+        reason = "holds half a surrogate pair, which is no character" if half else "is nested too deeply"
+        raise FolderError(f"{path} {reason}") from None
 
 
 def _read_stops(folder: Path) -> list[int]:
