@@ -417,7 +417,7 @@ def test_layers_that_are_claimed_and_not_there(tmp_path, make_family, family, ar
     path = edited(exported(make_family(family), tmp_path), keys={f"{architecture}.block_count": 500})
     start = time.process_time()
     with pytest.raises(
-        FolderError, match=r"blk\.\d\.attn_norm.weight is missing, though the metadata claim 500 layers"
+        FolderError, match=r"blk\.\d\.attn_norm.weight is missing, though the metadata claim \d+ layers"
     ):
         GGUFCheckpoint(path)
     assert time.process_time() - start < 0.25

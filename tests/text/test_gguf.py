@@ -122,6 +122,15 @@ def test_a_cutting_without_a_name(tiny_tokenizer):
     assert f"{name!r}, which gives other tokens for {differing} of {len(SAMPLES)}" in warning
 
 
+def test_a_template_that_is_not_known_stays_so(tmp_path, tiny_tokenizer):
+    config = {"chat_template": "### Unheard of: {{ messages }}", "eos_token": "<｜end▁of▁sentence｜>"}
+    backend = Backend.from_str(tiny_tokenizer._trusted.to_str().replace("<｜User｜>", "<|someone|>"))
+    unknown = Tokenizer(backend, config=config)
+    assert unknown.unknown_template
+    metadata, _ = vocabulary(unknown, unknown.vocab_size)
+    assert tokenizer_from_gguf(write_metadata(tmp_path / "x.gguf", metadata)).unknown_template
+
+
 def test_rows_beyond_the_last_token(tmp_path, tiny_tokenizer):
     size = tiny_tokenizer.vocab_size
     metadata, _ = vocabulary(tiny_tokenizer, size + 2)
@@ -138,7 +147,11 @@ def test_ends_of_text_and_of_turn(tmp_path, tiny_tokenizer):
     """Llama 3's: a reply ends in <|eot_id|>, which need not be what is called its end."""
     backend = Backend.from_str(tiny_tokenizer._trusted.to_str())
     backend.add_special_tokens(["<|start_header_id|>", "<|end_of_text|>", "<|eot_id|>", "<|eom_id|>"])
-    tokenizer = Tokenizer(backend, config={"eos_token": "<|end_of_text|>", "bos_token": None}, stops=[7, 9])
+    tokenizer = Tokenizer(
+        backend,
+        config={"eos_token": "<|end_of_text|>", "bos_token": None, "kogia_prompt_style": "llama3"},
+        stops=[7, 9],
+    )
     metadata, _ = vocabulary(tokenizer, 404)
     ids = {end: metadata.get(f"tokenizer.ggml.{end}_token_id") for end in ("bos", "eos", "eot")}
     assert tokenizer.style == "llama3" and ids == {"bos": None, "eos": 401, "eot": 402}

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn, cast
 
 from torch import Tensor
 
@@ -64,14 +64,16 @@ class GGUFCheckpoint:
             if name != FACTORS:
                 self._add(name)
 
-    @cached_property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
+    def _list_shapes(self) -> dict[str, tuple[int, ...]]:
         """What the file holds under Hugging Face's names, each expert on its own."""
         return {
             name.replace(ALL, str(expert)): held.shape
             for name, held in self._held.items()
             for expert in range(held.experts or 1)
         }
+
+    # for mypy a cached_property cannot be set, which the protocol asks of a plain attribute
+    shapes: dict[str, tuple[int, ...]] = cast("Any", cached_property(_list_shapes))
 
     def read(self, name: str) -> Tensor:
         """One tensor in Hugging Face's order, dequantised; FP32, or FP16 or BF16 where the file has them.

@@ -208,7 +208,9 @@ def _ends(tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def _template(tokenizer: Tokenizer) -> dict[str, Any]:
-    """The chat template for llama.cpp, and Kogia's own name of the style, which a template may not tell."""
+    """The chat template for llama.cpp, and Kogia's own name of the style, which a template may not tell; but no name
+    for a template that was not recognised, which must not come back as a choice of "plain"."""
     own = tokenizer.style == "kogia" and not tokenizer.config.get("chat_template")
     template = template_text(tokenizer_config() if own else tokenizer.config)
-    return {f"tokenizer.{STYLE_KEY}": tokenizer.style} | ({"tokenizer.chat_template": template} if template else {})
+    style = {} if tokenizer.unknown_template else {f"tokenizer.{STYLE_KEY}": tokenizer.style}
+    return style | ({"tokenizer.chat_template": template} if template else {})

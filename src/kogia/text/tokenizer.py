@@ -248,7 +248,7 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
         FolderError: a file that is missing, broken or too large, or a tokenizer that is not byte-level BPE.
     """
     folder = Path(folder)
-    if folder.is_file() and folder.suffix == ".gguf":
+    if folder.is_file() and folder.suffix.lower() == ".gguf":
         from kogia.text.gguf import tokenizer_from_gguf
 
         loaded: Tokenizer = tokenizer_from_gguf(folder)
