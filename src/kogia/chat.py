@@ -33,17 +33,18 @@ def chat(
     top_p: float = TOP_P,
     seed: int | None = None,
     threads: int = 0,
+    dtype: str = "auto",
 ) -> None:
     """Talk to a model until the user leaves or the input ends.
 
     max_tokens: the longest answer (None: what the context leaves); seed: fixes all answers (None: different ones each
-    time); threads: for arithmetic (0: all cores).
+    time); threads: for arithmetic (0: all cores); dtype: auto, bfloat16 or float32.
 
     Raises:
         FolderError, ShapeError: the folder cannot be read. PromptError: an option out of range.
     """
     SamplingParams(1 if max_tokens is None else max_tokens, temperature, top_p)  # refuse bad options before loading
-    engine = load_engine(folder, max_batch=1, threads=threads)
+    engine = load_engine(folder, max_batch=1, threads=threads, dtype=dtype)
     console = Console(highlight=False, soft_wrap=True)
     conversation = Conversation(engine, max_tokens, temperature, top_p, seed)
     stop = threading.Event()

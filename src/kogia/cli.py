@@ -25,6 +25,8 @@ ModelArgument = Annotated[
     str, typer.Argument(help="A model folder, a .gguf file, a Hugging Face id, or the built-in smollm2.")
 ]
 
+DtypeOption = Annotated[str, typer.Option(help="auto (BF16 where the chip is fast at it), bfloat16 or float32.")]
+
 
 @app.command()
 def run(
@@ -70,11 +72,12 @@ def chat(
     max_tokens: Annotated[int | None, typer.Option(help="Longest answer (default: what the context leaves).")] = None,
     temperature: Annotated[float, typer.Option(help="0 always takes the likeliest token.")] = 0.6,
     seed: Annotated[int | None, typer.Option(help="Fix the answers.")] = None,
+    dtype: DtypeOption = "auto",
 ) -> None:
     """Talk to a model in the terminal. Its thinking is shown apart from its answers."""
     from kogia.chat import chat as talk
 
-    talk(model, max_tokens=max_tokens, temperature=temperature, seed=seed)
+    talk(model, max_tokens=max_tokens, temperature=temperature, seed=seed, dtype=dtype)
 
 
 @app.command()
@@ -83,11 +86,12 @@ def serve(
     host: Annotated[str, typer.Option(help="Loopback only: there are no keys yet.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
     threads: Annotated[int, typer.Option(help="Threads for arithmetic (0: all cores).")] = 0,
+    dtype: DtypeOption = "auto",
 ) -> None:
     """Serve a model with OpenAI's and DeepSeek's chat API."""
     from kogia.serve.http import serve as listen
 
-    listen(model, host=host, port=port, threads=threads)
+    listen(model, host=host, port=port, threads=threads, dtype=dtype)
 
 
 @app.command()

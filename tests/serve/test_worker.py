@@ -5,10 +5,11 @@ import shutil
 from contextlib import aclosing
 
 import pytest
+import torch
 
 from kogia.engine.engine import Engine
 from kogia.engine.request import SamplingParams
-from kogia.errors import FolderError, PromptError
+from kogia.errors import FolderError, PromptError, UserError
 from kogia.serve.worker import QueueFullError, StoppedError, Token, Worker, WorkerError, load_engine
 from kogia.text.prompts import encode_question
 from kogia.text.tokenizer import train_tokenizer
@@ -183,3 +184,15 @@ def test_a_tokenizer_larger_than_the_model_is_refused(babbler, tmp_path):
     )
     with pytest.raises(FolderError, match=r"tokenizer has 700 tokens.*vocab_size 512"):
         load(tmp_path / "mixed")
+
+
+@pytest.mark.parametrize(("dtype", "expected"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
+def test_an_engine_computes_in_the_dtype_that_is_asked_for(babbler, dtype, expected):
+    engine = load_engine(babbler, 1, threads=1, dtype=dtype)
+    assert engine.model.dtype == engine.model.embed_tokens.weight.dtype == expected
+    assert engine.model is engine.live  # as it was loaded: no second copy of the weights
+
+
+def test_an_unknown_dtype_is_refused_before_anything_is_loaded(tmp_path):
+    with pytest.raises(UserError, match="dtype is 'int8': it must be auto, bfloat16 or float32"):
+        load_engine(tmp_path / "nothing", 1, dtype="int8")

@@ -6,6 +6,8 @@ import sys
 
 import torch
 
+from kogia.errors import UserError
+
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from glibc's malloc.h
 
 
@@ -32,10 +34,16 @@ def has_fast_bfloat16() -> bool:
 
 
 def compute_dtype(name: str) -> torch.dtype:
-    """Resolve a recipe's `dtype`: "auto" is BF16 where the chip multiplies it fast, FP32 elsewhere."""
+    """Resolve a `dtype` setting: "auto" is BF16 where the chip multiplies it fast, FP32 elsewhere.
+
+    Raises:
+        UserError: another name than auto, bfloat16 or float32.
+    """
     if name == "auto":
         return torch.bfloat16 if has_fast_bfloat16() else torch.float32
-    return {"bfloat16": torch.bfloat16, "float32": torch.float32}[name]
+    if name not in ("bfloat16", "float32"):
+        raise UserError(f"dtype is {name!r}: it must be auto, bfloat16 or float32")
+    return torch.bfloat16 if name == "bfloat16" else torch.float32
 
 
 def set_threads(count: int) -> int:

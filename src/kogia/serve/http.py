@@ -259,14 +259,14 @@ def make_server(app: FastAPI) -> uvicorn.Server:
     )
 
 
-def serve(folder: str | Path, host: str = "127.0.0.1", port: int = 8000, threads: int = 0) -> None:
-    """Serve a model folder until interrupted. threads: for arithmetic (0: all cores).
+def serve(folder: str | Path, host: str = "127.0.0.1", port: int = 8000, threads: int = 0, dtype: str = "auto") -> None:
+    """Serve a model until interrupted. threads: for arithmetic (0: all cores); dtype: auto, bfloat16 or float32.
 
     Raises:
         UserError: a host that is not loopback, or a port in use. FolderError, ShapeError: the folder cannot be read.
     """
     with bind(host, port) as listener:
-        worker = Worker(load_engine(folder, MAX_BATCH, threads))
+        worker = Worker(load_engine(folder, MAX_BATCH, threads, dtype))
         name = Path(folder).resolve().name
         app = create_app(worker, name, aliases=(str(folder),))
         print(f"Serving {name} on {_url(listener)} (Ctrl-C stops it)", flush=True)

@@ -65,16 +65,19 @@ class _Call:
             self.loop.call_soon_threadsafe(self.events.put_nowait, event)
 
 
-def load_engine(model: str | Path, max_batch: int, threads: int = 0) -> Engine:
-    """Read a MODEL (see `places.locate`) into an engine. threads: for arithmetic (0: all cores).
+def load_engine(model: str | Path, max_batch: int, threads: int = 0, dtype: str = "auto") -> Engine:
+    """Read a MODEL (see `places.locate`) into an engine. threads: for arithmetic (0: all cores); dtype: of weights and
+    computation, as `compute_dtype` has it.
 
     Raises:
-        FolderError, ShapeError: it cannot be read, or its tokenizer and its weights do not belong together.
+        UserError: an unknown dtype. FolderError, ShapeError: it cannot be read, or its tokenizer and its weights do not
+            belong together.
     """
+    wanted = compute_dtype(dtype)
     set_threads(threads)
     path = locate(model)
     tokenizer = load_tokenizer(path)
-    decoder = load_model(path, compute_dtype("auto")).eval().requires_grad_(False)
+    decoder = load_model(path, wanted).eval().requires_grad_(False)
     known = decoder.config.vocab_size
     if tokenizer.vocab_size > known:
         raise FolderError(
