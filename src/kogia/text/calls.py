@@ -7,6 +7,7 @@ and the white space around it.
 
 import json
 import re
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 from kogia.text.parsers import StreamParser, undecided
@@ -77,7 +78,7 @@ class _Calls:
         return self._take(len(self._text) - held), ""
 
 
-class _WholeCalls(_Calls):
+class _WholeCalls(_Calls, ABC):
     """Calls that are handed out one by one when they are complete: `opening` body `closing`, and around a run of them
     perhaps `block` and `end_block`."""
 
@@ -122,9 +123,9 @@ class _WholeCalls(_Calls):
     def _may_go_on(self, text: str) -> bool:
         return any(marker.startswith(text) for marker in (self.opening, self.end_block))
 
+    @abstractmethod
     def _read(self, body: str) -> tuple[str, str] | None:
         """Name and arguments of a call, None when it is not one."""
-        raise NotImplementedError
 
 
 class HermesCalls(_WholeCalls):
