@@ -7,6 +7,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import pytest
 import torch
 
+from kogia.models.names import select
+
 transformers = pytest.importorskip("transformers", "5.20", reason="oracle missing: pip install 'transformers>=5.20'")
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
@@ -42,3 +44,12 @@ def largest_difference(model, folder, length: int = 24) -> float:
     tokens = text(model, length=length)
     expected = foreign(folder)(tokens).logits
     return float((model(tokens) - expected).abs().max() / expected.abs().max())
+
+
+def foreign_gradient(parameters: dict[str, torch.Tensor], stored) -> torch.Tensor:
+    """Their gradient of one tensor on disk. In memory they stack experts as we do, under the disk's prefix."""
+    if stored.expert is None:
+        return parameters[stored.name].grad
+    stem = stored.name[: stored.name.index(".experts.") + len(".experts.")]
+    kind = "down_proj" if stored.rows is None else "gate_up_proj"
+    return select(parameters[stem + kind].grad, stored)

@@ -7,6 +7,7 @@ from typing import Any
 
 from kogia.errors import FolderError
 from kogia.files import read_json
+from kogia.kernels.fp8 import BLOCK
 from kogia.kernels.host import compute_dtype
 from kogia.models.checkpoint import load_config, open_checkpoint
 from kogia.models.config import ModelConfig
@@ -44,7 +45,7 @@ def weight_bytes(config: ModelConfig) -> dict[str, int]:
     sizes = _sizes(config)
     eight = sum(n for name, n in sizes.items() if _is_fp8(name, config))
     whole = sum(sizes.values())
-    return {"float32": 4 * whole, "bfloat16": 2 * whole, "float8": 2 * (whole - eight) + eight + 4 * eight // 128**2}
+    return {"float32": 4 * whole, "bfloat16": 2 * whole, "float8": 2 * (whole - eight) + eight + 4 * eight // BLOCK**2}
 
 
 def _is_fp8(name: str, config: ModelConfig) -> bool:

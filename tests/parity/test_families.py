@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracles import foreign, largest_difference, text
+from oracles import foreign, foreign_gradient, largest_difference, text
 
 from kogia.models.folder import load_model, save_model
 from kogia.models.names import select, stored_tensors
@@ -94,15 +94,6 @@ def test_loss_and_gradients(make_family, tmp_path, family):
         assert (a - b).norm() <= 1e-5 * b.norm() + 1e-9, stored.name
         compared += a.numel()
     assert compared == sum(p.numel() for p in theirs.values())
-
-
-def foreign_gradient(parameters: dict[str, torch.Tensor], stored) -> torch.Tensor:
-    """Their gradient of one tensor on disk. In memory they stack experts as we do, under the disk's prefix."""
-    if stored.expert is None:
-        return parameters[stored.name].grad
-    stem = stored.name[: stored.name.index(".experts.") + len(".experts.")]
-    kind = "down_proj" if stored.rows is None else "gate_up_proj"
-    return select(parameters[stem + kind].grad, stored)
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "deepseek_v2"])

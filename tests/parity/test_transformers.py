@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from oracles import foreign, largest_difference, text, transformers
+from oracles import foreign, foreign_gradient, largest_difference, text, transformers
 
 from kogia.errors import KogiaError
 from kogia.models.folder import load_model, save_model
@@ -99,15 +99,6 @@ def test_absorbed_decoding_against_transformers_cache(make_model, tmp_path):
         out = other(tokens[:, i : i + 1], past_key_values=past, use_cache=True)
         past = out.past_key_values
         torch.testing.assert_close(mine, out.logits, rtol=0, atol=1e-5)
-
-
-def foreign_gradient(parameters: dict[str, torch.Tensor], stored) -> torch.Tensor:
-    """Their gradient of one tensor on disk. In memory they stack experts as we do, under the disk's prefix."""
-    if stored.expert is None:
-        return parameters[stored.name].grad
-    stem = stored.name[: stored.name.index(".experts.") + len(".experts.")]
-    kind = "down_proj" if stored.rows is None else "gate_up_proj"
-    return select(parameters[stem + kind].grad, stored)
 
 
 @pytest.mark.parametrize(

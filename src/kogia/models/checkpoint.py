@@ -62,7 +62,10 @@ def load_config(folder: Path) -> ModelConfig:
     Raises:
         FolderError: no such folder or no readable config. ShapeError: numbers that do not fit.
     """
-    values = read_config(folder)
+    return _checked(folder, read_config(folder))
+
+
+def _checked(folder: Path, values: dict[str, Any]) -> ModelConfig:
     try:
         quantised_block(values)
         return ModelConfig.from_json(values)
@@ -95,8 +98,8 @@ class FolderCheckpoint:
     """A Hugging Face folder: config.json and safetensors, in full precision or in DeepSeek's FP8 blocks."""
 
     def __init__(self, folder: Path) -> None:
-        self.config = load_config(folder)
         self.source = read_config(folder)
+        self.config = _checked(folder, self.source)
         self._block = quantised_block(self.source)
         self._folder, self._shards = folder, Shards(folder)
         entries = self._shards.entries

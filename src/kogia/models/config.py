@@ -90,7 +90,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if self.model_type not in OWN_FIELDS:
             raise ShapeError(f"model_type {self.model_type!r} is not known: {_known_families()}")
-        absent = {field for fields in OWN_FIELDS.values() for field in fields} - set(OWN_FIELDS[self.model_type])
+        absent = _absent(self.model_type)
         for field in dataclasses.fields(self):
             if field.name in absent:
                 if getattr(self, field.name) != field.default:
@@ -203,8 +203,7 @@ class ModelConfig:
 
     def to_json(self) -> dict[str, Any]:
         """The `config.json` of a Hugging Face folder; also what vLLM and llama.cpp look for."""
-        own = OWN_FIELDS[self.model_type]
-        absent = {field for fields in OWN_FIELDS.values() for field in fields} - set(own)
+        absent = _absent(self.model_type)
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in absent}
         more: dict[str, Any] = {"hidden_act": "silu", "pad_token_id": self.stop_ids[0], "torch_dtype": "float32"}
         if self.is_latent:
@@ -240,6 +239,11 @@ class ModelConfig:
         return cls(**found)
 
 
+def _absent(family: str) -> set[str]:
+    """The fields that other families have and this one has not."""
+    return {field for fields in OWN_FIELDS.values() for field in fields} - set(OWN_FIELDS[family])
+
+
 def _known_families() -> str:
     return f"this version reads {', '.join(OWN_FIELDS)}"
 
@@ -254,7 +258,7 @@ def _required(family: str) -> list[str]:
 
 def _fields(cls: type[ModelConfig], family: str, values: dict[str, Any]) -> dict[str, Any]:
     """The values of a config.json that are fields of ours, with the families' ways of leaving things out."""
-    absent = {field for fields in OWN_FIELDS.values() for field in fields} - set(OWN_FIELDS[family])
+    absent = _absent(family)
     found = {f.name: values[f.name] for f in dataclasses.fields(cls) if f.name in values and f.name not in absent}
     for name in ("attention_bias", "num_key_value_heads", "head_dim", "tie_word_embeddings"):
         if found.get(name, 0) is None:  # null is HF's way of leaving it out

@@ -12,7 +12,7 @@ from kogia.errors import FolderError
 from kogia.files import write_json
 from kogia.formats.header import count_bytes
 from kogia.formats.safetensors import write_shards
-from kogia.kernels.fp8 import quantise_blocks
+from kogia.kernels.fp8 import BLOCK, quantise_blocks
 from kogia.models.checkpoint import (
     SCALES,
     Checkpoint,
@@ -25,7 +25,6 @@ from kogia.models.config import ModelConfig
 from kogia.models.decoder import Decoder
 from kogia.models.names import Stored, is_matrix_of_a_layer, select, stays_float32, stored_tensors
 
-FP8_BLOCK = 128
 SHARD_BYTES = 4 << 30
 
 
@@ -196,7 +195,7 @@ def write_folder(
     if dtype == torch.float8_e4m3fn:
         values["quantization_config"] = {
             "activation_scheme": "dynamic", "fmt": "e4m3", "quant_method": "fp8",
-            "weight_block_size": [FP8_BLOCK, FP8_BLOCK], **({"scale_fmt": "ue8m0"} if ue8m0 else {}),
+            "weight_block_size": [BLOCK, BLOCK], **({"scale_fmt": "ue8m0"} if ue8m0 else {}),
         }  # fmt: skip
     write_json(folder / "config.json", values)
     defaults = {"bos_token_id": config.bos_token_id, "eos_token_id": values["eos_token_id"], "do_sample": True}
@@ -231,7 +230,7 @@ def _sizes(s: Stored, tensor: Tensor, dtype: torch.dtype) -> list[tuple[str, tor
         return [(s.name, torch.float32, shape)]
     if dtype != torch.float8_e4m3fn or not is_matrix_of_a_layer(s.name):
         return [(s.name, _plain(dtype), shape)]
-    blocks = tuple(-(-n // FP8_BLOCK) for n in shape)
+    blocks = tuple(-(-n // BLOCK) for n in shape)
     return [(s.name, dtype, shape), (s.name + SCALES, torch.float32, blocks)]
 
 
@@ -251,6 +250,6 @@ def _tensors(
         elif dtype != torch.float8_e4m3fn or not is_matrix_of_a_layer(s.name):
             yield s.name, partial(read, s, _plain(dtype))
         else:
-            pair = cache(lambda s=s: quantise_blocks(read(s, torch.float32), FP8_BLOCK, ue8m0, s.name))
+            pair = cache(lambda s=s: quantise_blocks(read(s, torch.float32), BLOCK, ue8m0, s.name))
             yield s.name, lambda pair=pair: pair()[0]  # type: ignore[misc]
             yield s.name + SCALES, lambda pair=pair: pair()[1]  # type: ignore[misc]
