@@ -89,7 +89,7 @@ class Program:
 
     def floats(self, width: int, times: int = 1) -> Tensor:
         """A buffer of results: (rows * times, width rounded up to whole panels)."""
-        return self._keep(torch.zeros(self.rows * times, padded(width)))
+        return self._keep(torch.zeros(self.rows * times * padded(width) + LANES)[:-LANES].view(-1, padded(width)))
 
     def words(self, format: str, inputs: int, times: int = 1) -> Tensor:
         """A buffer of prepared rows."""

@@ -17,30 +17,25 @@ struct Pages {
     }
 };
 
-// Sixteen sums of sixteen lanes each: lane i of the result is the sum of v[i]. Every sum pairs its lanes alike.
-inline Floats sums_of(const Floats (&v)[16]) {
-    Floats out;
-    for (int i = 0; i < 16; i++) out[i] = sum(v[i]);
-    return out;
-}
-
 // H heads' scores of the 16 positions of one page: scores[h][0..15].
 template <int H, class Number>
 inline void score_page(const Number* page, int64_t width, const float* queries, int64_t head_stride, int key_width,
                        Floats (&scores)[H]) {
+    Floats part[H][PAGE];
     for (int first = 0; first < PAGE; first += 4) {
-        Floats part[H][4] = {};
+        Floats acc[H][4] = {};
         for (int d = 0; d < key_width; d += LANES) {
             Floats key[4];
             for (int k = 0; k < 4; k++) key[k] = load(page + (first + k) * width + d);
             for (int h = 0; h < H; h++) {
                 Floats q = load(queries + h * head_stride + d);
-                for (int k = 0; k < 4; k++) part[h][k] = fma(q, key[k], part[h][k]);
+                for (int k = 0; k < 4; k++) acc[h][k] = fma(q, key[k], acc[h][k]);
             }
         }
         for (int h = 0; h < H; h++)
-            for (int k = 0; k < 4; k++) scores[h][first + k] = sum(part[h][k]);
+            for (int k = 0; k < 4; k++) part[h][first + k] = acc[h][k];
     }
+    for (int h = 0; h < H; h++) scores[h] = sums_of(part[h]);
 }
 
 // Turn scores into weights e^(score - largest); returns 1 / their sum. Scores at `length` and beyond are masked.
@@ -53,8 +48,7 @@ inline float softmax_weights(float* scores, int length, float scale) {
         store(scores + s, x);
         top = x > top || x != x ? x : top;  // NaN must show
     }
-    float peak = largest(top), bad = 0.0f;
-    for (int i = 0; i < LANES; i++) bad += top[i] - top[i];
+    float peak = largest(top), bad = sum(top - top);
     Floats total = {};
     for (int s = 0; s < length; s += LANES) {
         Floats p = exponential(load(scores + s) - splat(peak));
@@ -82,6 +76,15 @@ inline void mix_values(const Pages<Number>& pages, int64_t offset, const float* 
         for (int c = 0; c < C; c++) store(out + h * out_stride + c * LANES, acc[h][c] * splat(shrink[h]));
 }
 
+// Ask for what a page holds of a group's keys or values: pages lie scattered, so no hardware foresees the next one.
+template <class Number>
+inline void foresee(const Pages<Number>& pages, int position, int length, int64_t offset, int numbers) {
+    if (position >= length) return;
+    const Number* page = pages.at(position) + offset;
+    for (int k = 0; k < PAGE; k++)
+        for (int i = 0; i < numbers; i += 64 / int(sizeof(Number))) __builtin_prefetch(page + k * pages.width + i);
+}
+
 struct Heads {  // a group of heads that share keys and values
     const float* queries;
     float* out;
@@ -95,7 +98,10 @@ template <int H, class Number>
 inline void attend_heads(const Pages<Number>& pages, const Heads& g, int first, int length, float* scratch) {
     int64_t room = (length + PAGE - 1) / PAGE * PAGE;
     const float* queries = g.queries + first * g.query_stride;
+    foresee(pages, 0, length, g.key_offset, g.key_width);
     for (int s = 0; s < length; s += PAGE) {
+        foresee(pages, s + PAGE, length, g.key_offset, g.key_width);
+        if (g.value_offset != g.key_offset) foresee(pages, s, length, g.value_offset, g.value_width);
         Floats scores[H];
         score_page<H>(pages.at(s) + g.key_offset, pages.width, queries, g.query_stride, g.key_width, scores);
         for (int h = 0; h < H; h++) store(scratch + h * room + s, scores[h]);

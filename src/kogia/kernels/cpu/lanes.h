@@ -37,18 +37,61 @@ inline Floats larger(Floats a, Floats b) { return a > b ? a : b; }
 
 inline Floats magnitude(Floats a) { return (Floats)((Ints)a & 0x7fffffff); }
 
-// Sum of the lanes, in one fixed order.
-inline float sum(Floats v) {
-    float half[8];
-    for (int i = 0; i < 8; i++) half[i] = v[i] + v[i + 8];
-    for (int i = 0; i < 4; i++) half[i] = half[i] + half[i + 4];
-    return (half[0] + half[2]) + (half[1] + half[3]);
+#if defined(__clang__)
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, Ints{__VA_ARGS__})
+#endif
+
+// Half as many vectors with the same sums: of two vectors whose sums lie in runs of lanes, one with runs half as long.
+template <int RUN>
+inline Floats fold(Floats a, Floats b) {
+    if (RUN == 16)
+        return SHUFFLE(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23) +
+               SHUFFLE(a, b, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
+    if (RUN == 8)
+        return SHUFFLE(a, b, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27) +
+               SHUFFLE(a, b, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
+    if (RUN == 4)
+        return SHUFFLE(a, b, 0, 1, 4, 5, 8, 9, 12, 13, 16, 17, 20, 21, 24, 25, 28, 29) +
+               SHUFFLE(a, b, 2, 3, 6, 7, 10, 11, 14, 15, 18, 19, 22, 23, 26, 27, 30, 31);
+    return SHUFFLE(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30) +
+           SHUFFLE(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
 }
 
+// Lane i of the result is the sum of the lanes of v[i], each in the same order.
+inline Floats sums_of(const Floats (&v)[16]) {
+    Floats eight[8], four[4], two[2];
+    for (int i = 0; i < 8; i++) eight[i] = fold<16>(v[2 * i], v[2 * i + 1]);
+    for (int i = 0; i < 4; i++) four[i] = fold<8>(eight[2 * i], eight[2 * i + 1]);
+    for (int i = 0; i < 2; i++) two[i] = fold<4>(four[2 * i], four[2 * i + 1]);
+    return fold<2>(two[0], two[1]);
+}
+
+// Sum of the lanes, in one fixed order.
+inline float sum(Floats v) { return fold<2>(fold<4>(fold<8>(fold<16>(v, v), v), v), v)[0]; }
+
 inline float largest(Floats v) {
-    float top = v[0];
-    for (int i = 1; i < LANES; i++) top = v[i] > top ? v[i] : top;
-    return top;
+    v = larger(v, SHUFFLE(v, v, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7));
+    v = larger(v, SHUFFLE(v, v, 4, 5, 6, 7, 0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3));
+    v = larger(v, SHUFFLE(v, v, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1));
+    return v[0] > v[1] ? v[0] : v[1];
+}
+
+inline int sum(Ints v) {  // exact in any order
+    v += SHUFFLE(v, v, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7);
+    v += SHUFFLE(v, v, 4, 5, 6, 7, 0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3);
+    v += SHUFFLE(v, v, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1);
+    return v[0] + v[1];
+}
+
+typedef int8_t Bytes __attribute__((vector_size(16)));
+inline Bytes narrowed(Ints v) {  // numbers that fit
+#if defined(__AVX512F__)
+    return (Bytes)_mm512_cvtepi32_epi8((__m512i)v);
+#else
+    return __builtin_convertvector(v, Bytes);
+#endif
 }
 
 inline Floats nearest(Floats x) {  // to a whole number, ties to even, for |x| < 2^22
@@ -103,8 +146,15 @@ inline Floats load(const uint16_t* p) {  // sixteen BF16 numbers
 #endif
 }
 
-inline void store(uint16_t* p, Floats v) {
+inline void store(uint16_t* p, Floats v) {  // rounded to BF16 as float_to_bfloat does
+#if defined(__AVX512F__)
+    Ints bits = (Ints)v;
+    bits = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+    bits = v != v ? Ints{} + 0x7fc0 : bits;
+    _mm256_storeu_si256((__m256i*)p, _mm512_cvtepi32_epi16((__m512i)bits));
+#else
     for (int i = 0; i < LANES; i++) p[i] = float_to_bfloat(v[i]);
+#endif
 }
 
 inline Floats load_halves(const uint16_t* p) {  // sixteen FP16 numbers

@@ -123,13 +123,9 @@ void swiglu(const Context& c) {
     Part part = c.part(c.rows * c.op.inner);
     for (int r = part.begin; r < part.end; r++) {
         const float *gate = c.ptr<const float>(0) + int64_t(r) * c.op.n[2], *up = gate + width;
-        for (int i = 0; i < width; i += LANES) {
-            Floats g = {}, u = {};
-            int n = width - i < LANES ? width - i : LANES;
-            memcpy(&g, gate + i, n * 4);
-            memcpy(&u, up + i, n * 4);
-            Floats y = g / (splat(1.0f) + exponential(-g)) * u;
-            memcpy(room + i, &y, n * 4);
+        for (int i = 0; i < width; i += LANES) {  // a width that is no multiple of 16 reads on into what comes after it
+            Floats g = load(gate + i), u = load(up + i);
+            store(room + i, g / (splat(1.0f) + exponential(-g)) * u);
         }
         prepare(c.op.n[0], c.ptr<Word>(1) + r * words, room, width);
     }

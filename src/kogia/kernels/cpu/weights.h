@@ -161,7 +161,6 @@ inline void multiply(int format, const char* panel, int64_t stride, const Word* 
 // Rows in, rounded activations out.
 
 inline void prepare_int8(Word* out, const float* x, int inputs) {
-    typedef int8_t Bytes __attribute__((vector_size(16)));
     for (int g = 0; g < groups_of(inputs); g++, out += GROUP_WORDS) {
         float part[GROUP] = {};
         int n = inputs - g * GROUP < GROUP ? inputs - g * GROUP : GROUP;
@@ -172,10 +171,9 @@ inline void prepare_int8(Word* out, const float* x, int inputs) {
         float inverse = top > 0.0f ? 127.0f / top : 0.0f;
         Ints first = __builtin_convertvector(nearest(a * splat(inverse)), Ints);
         Ints second = __builtin_convertvector(nearest(b * splat(inverse)), Ints);
-        Bytes codes[2] = {__builtin_convertvector(first, Bytes), __builtin_convertvector(second, Bytes)};
+        Bytes codes[2] = {narrowed(first), narrowed(second)};
         memcpy(out, codes, GROUP);
-        int32_t total = 0;
-        for (int i = 0; i < LANES; i++) total += first[i] + second[i];
+        int32_t total = sum(first + second);
         float scale = top / 127.0f + bad, scaled = scale * float(total);
         int32_t offset = -128 * total;
         memcpy(out + 8, &scale, 4);
