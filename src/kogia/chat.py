@@ -15,8 +15,8 @@ from typing import Any
 from rich.console import Console
 
 from kogia.engine.engine import Engine
-from kogia.engine.request import SamplingParams
-from kogia.errors import PromptError
+from kogia.engine.request import Event, SamplingParams
+from kogia.errors import EngineError, PromptError
 from kogia.serve import TEMPERATURE, TOP_P, ReplyReader
 from kogia.serve.worker import load_engine
 from kogia.text.prompts import encode_chat
@@ -84,11 +84,11 @@ class Conversation:
         """
         messages = [*self.messages, {"role": "user", "content": question}]
         prompt = self.prompt(question)
-        request = self.engine.add(prompt, self._params(len(prompt)))
+        request = self.engine.add(prompt, self._params(len(prompt)), stream=True)
         try:
             while reader.finish_reason is None:
-                for _, token, output in self.engine.step():
-                    yield reader.feed(token, output.finish_reason if output else None)
+                for event in self.engine.step():
+                    yield from _read(reader, event)
         finally:
             self.engine.abort(request)
             self.messages = [*messages, {"role": "assistant", "content": reader.content}]
@@ -98,6 +98,18 @@ class Conversation:
         turn = len(self.messages)  # so that asking the same thing twice is answered anew, but reproducibly
         seed = (self.seed + turn) % 2**63  # the sampler's seeds have 64 bits
         return SamplingParams(self.max_tokens or room, self.temperature, self.top_p, seed)
+
+
+def _read(reader: ReplyReader, event: Event) -> Iterator[list[tuple[str, str]]]:
+    """What each token of an event adds.
+
+    Raises:
+        EngineError: the model broke down.
+    """
+    if event.output and event.output.error:
+        raise EngineError(event.output.error)
+    for i, text in enumerate(event.pieces, start=1):
+        yield reader.feed(text, event.output.finish_reason if event.output and i == len(event.pieces) else None)
 
 
 def _talk(conversation: Conversation, lines: Iterator[str], console: Console, stop: threading.Event) -> None:

@@ -45,5 +45,13 @@ class PromptError(UserError):
     """A prompt or a request cannot be served as asked (empty, too long, wrong role)."""
 
 
+class QueueFullError(KogiaError):
+    """As many requests are in flight as are taken; a later try may find room."""
+
+
+class EngineError(KogiaError):
+    """The engine's own books do not add up, or it is not in a state to do what is asked of it."""
+
+
 class DivergedError(KogiaError):
     """A loss or a gradient stopped being finite."""

@@ -94,7 +94,7 @@ def test_requests_that_arrive_while_others_run_change_no_answer(model, tiny_toke
             ids[engine.add(prompts(16)[i], params(16)[i])] = i
         if not engine.busy:
             break
-        done |= {ids[id]: output for id, _, output in engine.step() if output}
+        done |= {ids[event.id]: event.output for event in engine.step() if event.output}
     assert said(done[i] for i in range(16)) == said(alone)
 
 
@@ -114,10 +114,11 @@ def test_every_step_hands_out_one_token_of_each_running_request(engine):
     got = {id: [] for id in ids}
     outputs = {}
     while engine.busy:
-        for id, token, output in engine.step():
-            got[id].append(token)
-            if output:
-                outputs[id] = output
+        for event in engine.step():
+            assert len(event.tokens) == 1
+            got[event.id] += event.tokens
+            if event.output:
+                outputs[event.id] = event.output
     assert all(outputs[id].token_ids == got[id] and outputs[id].id == id for id in ids)
 
 
@@ -177,10 +178,10 @@ def test_abort_frees_the_row_and_disturbs_nobody(model, tiny_tokenizer, alone, v
     ids = [engine.add(p, s) for p, s in zip(prompts(4), params(4), strict=True)]  # the fourth has to wait
     done = {}
     for _ in range(after):
-        done |= {id: output for id, _, output in engine.step() if output}
+        done |= {event.id: event.output for event in engine.step() if event.output}
     engine.abort(ids[victim])
     while engine.busy:
-        done |= {id: output for id, _, output in engine.step() if output}
+        done |= {event.id: event.output for event in engine.step() if event.output}
     assert done.keys() == set(ids) - {ids[victim]}
     assert all(done[id].token_ids == alone[i].token_ids for i, id in enumerate(ids) if i != victim)
 

@@ -9,8 +9,8 @@ import torch
 
 from kogia.engine.engine import Engine
 from kogia.engine.request import SamplingParams
-from kogia.errors import FolderError, PromptError, UserError
-from kogia.serve.worker import QueueFullError, StoppedError, Token, Worker, WorkerError, load_engine
+from kogia.errors import FolderError, PromptError, QueueFullError, UserError
+from kogia.serve.worker import StoppedError, Token, Worker, WorkerError, load_engine
 from kogia.text.prompts import encode_question
 from kogia.text.tokenizer import train_tokenizer
 
@@ -21,8 +21,8 @@ SHORT = SamplingParams(max_tokens=3, seed=2)
 
 
 def sabotage(worker: Worker) -> None:
-    """Take the engine's cache away, so that its next step fails for real."""
-    worker.engine._cache = None
+    """Take the runner's cache away, so that its next step fails for real."""
+    worker.engine.runner.cache = None
 
 
 def load(folder, max_batch: int = 4) -> Engine:
@@ -135,6 +135,62 @@ def test_a_failing_step_fails_what_is_in_flight_and_the_worker_goes_on(babbler, 
     assert before == after
     assert worker.stats() == {"in_flight": 0, "finished": 2, "aborted": 0, "failed": 1}
     assert "Traceback" in caplog.text  # in the log, where the operator can see it
+
+
+def test_broken_logits_are_their_own_requests_failure(babbler, hello):
+    engine = load(babbler)
+    poison = 300
+    assert poison not in hello
+    engine.model.embed_tokens.weight[poison] = float("nan")
+    engine.model.lm_head.weight[poison, 0] = -50.0  # so that nobody says it by chance
+
+    async def ask() -> list[Token]:
+        async with aclosing(worker.stream(hello, ENDLESS)) as other:
+            await anext(other)
+            with pytest.raises(WorkerError, match=r"not finite.*; the server goes on"):
+                await tokens_of(worker, [*hello, poison], SHORT)
+            assert (await anext(other)).finish_reason is None
+        return await tokens_of(worker, hello, SHORT)
+
+    with Worker(engine) as worker:
+        assert len(asyncio.run(ask())) == 3
+    assert worker.stats() == {"in_flight": 0, "finished": 1, "aborted": 1, "failed": 1}
+
+
+def test_n_replies_come_in_one_stream(babbler, hello):
+    params = SamplingParams(max_tokens=5, seed=3, n=3)
+
+    async def ask() -> tuple[list[Token], list[Token]]:
+        return await tokens_of(worker, hello, params), await tokens_of(worker, hello, SamplingParams(5, seed=3))
+
+    with Worker(load(babbler)) as worker:
+        several, one = asyncio.run(ask())
+    replies = [[token for token in several if token.index == i] for i in range(3)]
+    assert [len(reply) for reply in replies] == [5] * 3
+    assert [(token.id, token.text) for token in replies[0]] == [(token.id, token.text) for token in one]
+    assert all([token.finish_reason for token in reply] == [None] * 4 + ["length"] for reply in replies)
+    assert worker.stats() == {"in_flight": 0, "finished": 2, "aborted": 0, "failed": 0}
+
+
+def test_the_text_of_the_tokens_is_the_text_of_the_reply(thinker, tokenizer, hello):
+    params = SamplingParams(max_tokens=100, temperature=0.0)
+    with Worker(load(thinker)) as worker:
+        tokens = asyncio.run(tokens_of(worker, hello, params))
+    assert "".join(token.text for token in tokens) == tokenizer.decode([token.id for token in tokens][:-1])
+
+
+def test_tenant_and_priority_reach_the_engine(babbler, hello):
+    seen = []
+
+    async def ask() -> None:
+        async for _ in worker.stream(hello, SHORT, priority=2, salt="tenant"):
+            pass
+
+    engine = load(babbler)
+    engine.add = lambda *given, add=engine.add, **named: seen.append(named) or add(*given, **named)
+    with Worker(engine) as worker:
+        asyncio.run(ask())
+    assert seen == [{"priority": 2, "salt": "tenant", "stream": True}]
 
 
 def test_a_bad_prompt_is_its_own_clients_business(babbler, hello):

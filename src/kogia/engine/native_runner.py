@@ -193,7 +193,8 @@ class _ModelProgram:
     def _run(self, batch: Batch, rows: slice, want: np.ndarray, hidden_ND: Tensor | None) -> None:
         if hidden_ND is not None:
             self.before[: rows.stop - rows.start, : self.c.hidden_size] = hidden_ND[rows]
-        self.program.run(batch.tokens_N[rows], batch.positions_N[rows], batch.sequence_N[rows], batch.tables_SP, want)
+        columns = (batch.tokens_N[rows], batch.positions_N[rows], batch.sequence_N[rows], batch.tables_SP, want)
+        self.program.run(*(np.ascontiguousarray(column, dtype=np.int32) for column in columns))
 
     def _experts(self, count: int) -> np.ndarray:
         if not self._chosen:

@@ -103,4 +103,5 @@ def _declare(lib: ctypes.CDLL) -> ctypes.CDLL:
     lib.kogia_row_words.argtypes, lib.kogia_row_words.restype = [number, number], number
     lib.kogia_pack.argtypes, lib.kogia_pack.restype = [number, pointer, number, number, pointer], None
     lib.kogia_run.argtypes, lib.kogia_run.restype = [pointer, number, pointer], None
+    lib.kogia_draw.argtypes, lib.kogia_draw.restype = [pointer], None
     return lib

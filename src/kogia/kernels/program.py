@@ -82,7 +82,7 @@ class Program:
     def __init__(self, rows: int, threads: int, longest: int, widest: int) -> None:
         """longest: positions of a context; widest: inputs of the widest matrix (scratch memory)."""
         self.rows, self.threads, self._ops, self._kept = rows, threads, list[_Op](), list[Any]()
-        size = max(4 * padded(longest), 2 * padded(widest), 32 * (padded(widest, 32) * 4 // 3 + 64), 1 << 16)
+        size = max(4 * (padded(longest) + padded(widest)), 2 * padded(widest), 32 * (padded(widest, 32) * 4 // 3 + 64), 1 << 16)
         self._scratch = torch.empty(threads * size)
         self._run = _Run(threads=threads, scratch=self._scratch.data_ptr(), scratch_size=size)
         self._array: Any = None

@@ -59,6 +59,13 @@ class MTPLayer(nn.Module):
         x = self.eh_proj(torch.cat((self.enorm(embedded), self.hnorm(h)), dim=-1))
         return self.norm(self.block(x, cos, sin, mask))
 
+    def decode(
+        self, h: Tensor, embedded: Tensor, cos: Tensor, sin: Tensor, cache_BSL: Tensor, at_BT: Tensor
+    ) -> Tensor:
+        """The same for T positions a row over this layer's own cache: (B, T, hidden) -> (B, T, hidden)."""
+        x = self.eh_proj(torch.cat((self.enorm(embedded), self.hnorm(h)), dim=-1))
+        return self.norm(self.block.decode(x, cos, sin, cache_BSL, at_BT))
+
 
 class Decoder(nn.Module):
     """A language model of any family of `ModelConfig`. `model(tokens_BT) -> logits_BTV`."""
@@ -131,7 +138,7 @@ class Decoder(nn.Module):
         cache: (layers, B, S, config.cache_width), extended in place; at_BT: (B, T) positions of the new tokens.
         Returns hidden states (B, T, hidden) after the last norm.
         """
-        cos, sin = self._angles(at_BT)
+        cos, sin = self.angles(at_BT)
         x = self.embed(tokens_BT)
         for layer, cache_BSL in zip(cast("list[Block]", self.layers), cache, strict=True):
             x = layer.decode(x, cos, sin, cache_BSL, at_BT)
@@ -140,9 +147,10 @@ class Decoder(nn.Module):
     def _positions(self, length: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
         at = torch.arange(length, device=device).unsqueeze(0)
         mask = torch.full((length, length), float("-inf"), device=device).triu(1)
-        return *self._angles(at), mask
+        return *self.angles(at), mask
 
-    def _angles(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+    def angles(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines and sines of the rotary angles at positions of any shape (...): two of (..., rotary_dim / 2)."""
         c = self.config
         return rotary_angles(positions, c.rotary_dim, c.rope_theta, c.rope_scaling)
 

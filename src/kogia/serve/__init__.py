@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 from kogia.text.calls import CallDelta
 from kogia.text.prompts import reply_parser
-from kogia.text.tokenizer import Detokenizer, Tokenizer
+from kogia.text.tokenizer import Tokenizer
 
 TEMPERATURE, TOP_P = 0.6, 0.95  # what DeepSeek recommends for R1
 
 
 class ReplyReader:
-    """Takes the tokens of one reply and hands out its text, the thinking apart from the answer.
+    """Takes the text of one reply, token by token, and hands it out, the thinking apart from the answer.
 
     prompt: what is replied to; where it has opened <think> itself, the reply begins with thinking.
     `reasoning` and `content` are what was handed out so far; `tokens` counts all tokens, EOS and markers included, and
@@ -21,7 +21,7 @@ class ReplyReader:
     """
 
     def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int] = ()) -> None:
-        self._detokenizer, self._parser = Detokenizer(tokenizer), reply_parser(tokenizer, prompt, calls=False)
+        self._parser = reply_parser(tokenizer, prompt, calls=False)
         self._shown = 0  # tokens whose text has been handed to the parser
         self._text = {"reasoning": "", "content": ""}
         self.tokens = self.reasoning_tokens = 0
@@ -37,11 +37,11 @@ class ReplyReader:
         """The answer."""
         return self._text["content"]
 
-    def feed(self, token: int, finish_reason: str | None = None) -> list[tuple[str, str]]:
-        """Add a token; returns ("reasoning" | "content", text) in order. finish_reason: set on the last token."""
+    def feed(self, text: str, finish_reason: str | None = None) -> list[tuple[str, str]]:
+        """Add a token by the text it made certain; returns ("reasoning" | "content", text) in order. finish_reason:
+        set on the last token."""
         self.finish_reason = finish_reason
         self.tokens += 1
-        text = self._detokenizer.feed([] if finish_reason == "stop" else [token], last=finish_reason is not None)
         if finish_reason == "length":
             text = text.rstrip("\ufffd")  # a character that the limit cut in two is left out, not shown broken
         events = self._parser.feed(text, last=finish_reason is not None)

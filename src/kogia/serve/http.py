@@ -21,7 +21,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from kogia.errors import KogiaError, PromptError, UserError
+from kogia.errors import KogiaError, PromptError, QueueFullError, UserError
 from kogia.serve import ReplyReader
 from kogia.serve.openai import (
     Answer,
@@ -34,7 +34,7 @@ from kogia.serve.openai import (
     parse_request,
     sampling,
 )
-from kogia.serve.worker import QueueFullError, StoppedError, Token, Worker, WorkerError, load_engine
+from kogia.serve.worker import StoppedError, Token, Worker, WorkerError, load_engine
 from kogia.text.prompts import encode_chat
 
 MAX_BODY = 1 << 20
@@ -130,7 +130,8 @@ async def _prepend(first: str, events: AsyncGenerator[str, None]) -> AsyncIterat
 async def _collect(answer: Answer, tokens: AsyncGenerator[Token, None]) -> None:
     async with aclosing(tokens):
         async for token in tokens:
-            answer.reader.feed(token.id, token.finish_reason)
+            answer.reader.feed(token.text, token.finish_reason)
+            answer.cached_tokens = token.cached
 
 
 async def _events(answer: Answer, tokens: AsyncGenerator[Token, None]) -> AsyncGenerator[str, None]:
@@ -138,7 +139,8 @@ async def _events(answer: Answer, tokens: AsyncGenerator[Token, None]) -> AsyncG
     try:
         async with aclosing(tokens):
             async for token in tokens:
-                news = answer.pieces(token.id, token.finish_reason)
+                news = answer.pieces(token.text, token.finish_reason)
+                answer.cached_tokens = token.cached
                 if news or not begun:
                     yield news if begun else answer.opening() + news
                 begun = True

@@ -211,6 +211,7 @@ class Answer:
 
     def __init__(self, model: str, prompt_tokens: int, reader: ReplyReader, include_usage: bool = False) -> None:
         self.model, self.prompt_tokens, self.reader, self.include_usage = model, prompt_tokens, reader, include_usage
+        self.cached_tokens = 0  # of the prompt; known with the last token
         self.id, self.created = f"chatcmpl-{secrets.token_hex(12)}", int(time.time())
 
     def usage(self) -> Usage:
@@ -219,7 +220,8 @@ class Answer:
             prompt_tokens=self.prompt_tokens,
             completion_tokens=self.reader.tokens,
             total_tokens=self.prompt_tokens + self.reader.tokens,
-            prompt_cache_miss_tokens=self.prompt_tokens,
+            prompt_cache_hit_tokens=self.cached_tokens,
+            prompt_cache_miss_tokens=self.prompt_tokens - self.cached_tokens,
             completion_tokens_details=TokenDetails(reasoning_tokens=self.reader.reasoning_tokens),
         )
 
@@ -233,9 +235,9 @@ class Answer:
         """The first event of the stream."""
         return self._event([ChunkChoice(delta={"role": "assistant", "content": ""})])
 
-    def pieces(self, token: int, finish_reason: str | None) -> str:
-        """The events that a token brings: none while a character or a marker is incomplete."""
-        pieces = self.reader.feed(token, finish_reason)
+    def pieces(self, text: str, finish_reason: str | None) -> str:
+        """The events that a token's text brings: none while a character or a marker is incomplete."""
+        pieces = self.reader.feed(text, finish_reason)
         keys = {"reasoning": "reasoning_content", "content": "content"}
         return "".join(self._event([ChunkChoice(delta={keys[kind]: text})]) for kind, text in pieces)
 

@@ -17,8 +17,8 @@ from types import TracebackType
 from typing import Self
 
 from kogia.engine.engine import Engine
-from kogia.engine.request import SamplingParams
-from kogia.errors import FolderError, KogiaError
+from kogia.engine.request import Event, SamplingParams
+from kogia.errors import FolderError, KogiaError, QueueFullError
 from kogia.kernels.host import compute_dtype, set_threads
 from kogia.models.folder import load_model
 from kogia.places import locate
@@ -28,10 +28,6 @@ logger = logging.getLogger("kogia.serve")
 
 STOPPED = "the server is shutting down"
 FAILED = "the model failed while it was answering; this request is lost, the server goes on: send it again"
-
-
-class QueueFullError(KogiaError):
-    """As many requests are in flight as the worker takes; a later try may find room."""
 
 
 class WorkerError(KogiaError):
@@ -44,10 +40,15 @@ class StoppedError(WorkerError):
 
 @dataclass(frozen=True)
 class Token:
-    """One sampled token. `finish_reason` is set on the last one: "stop" (the token is EOS) or "length"."""
+    """One sampled token and the text that it made certain. index: which of the request's n replies it belongs to.
+    On the last one of a reply: finish_reason, "stop" or "length", and cached, the prompt tokens that were not computed
+    for it."""
 
     id: int
+    text: str
     finish_reason: str | None = None
+    index: int = 0
+    cached: int = 0
 
 
 @dataclass(eq=False)
@@ -58,7 +59,10 @@ class _Call:
     params: SamplingParams
     loop: asyncio.AbstractEventLoop
     events: asyncio.Queue[Token | KogiaError] = field(default_factory=asyncio.Queue)
+    priority: int = 0
+    salt: str = ""
     id: int = 0  # the engine's, once it has one
+    ended: int = 0  # of its n replies
 
     def post(self, event: Token | KogiaError) -> None:
         with contextlib.suppress(RuntimeError):  # the client's loop is closed: nobody is left to tell
@@ -132,27 +136,31 @@ class Worker:
         with self._lock:
             return dict(self._counts)
 
-    async def stream(self, prompt: Sequence[int], params: SamplingParams) -> AsyncGenerator[Token, None]:
-        """Yield the tokens of a reply as they are sampled. Closing or cancelling the generator aborts the request.
+    async def stream(
+        self, prompt: Sequence[int], params: SamplingParams, priority: int = 0, salt: str = ""
+    ) -> AsyncGenerator[Token, None]:
+        """Yield the tokens of a reply (or of n) as they are sampled. Closing or cancelling the generator aborts the
+        request. priority: lower comes first; salt: requests with different ones share no cache.
 
         Raises:
             QueueFullError: no room for another request. PromptError: an empty or too long prompt.
             WorkerError: the engine failed while this request was in flight. StoppedError: the worker is closed.
         """
-        call = self._enter(prompt, params)
+        call, left = self._enter(prompt, params, priority, salt), params.n
         try:
             while True:
                 event = await call.events.get()
                 if isinstance(event, KogiaError):
                     raise event
                 yield event
-                if event.finish_reason:
+                left -= event.finish_reason is not None
+                if not left:
                     return
         finally:
             self._commands.put(partial(self._leave, call))
 
-    def _enter(self, prompt: Sequence[int], params: SamplingParams) -> _Call:
-        call = _Call(prompt, params, asyncio.get_running_loop())
+    def _enter(self, prompt: Sequence[int], params: SamplingParams, priority: int, salt: str) -> _Call:
+        call = _Call(prompt, params, asyncio.get_running_loop(), priority=priority, salt=salt)
         with self._lock:  # the command too: nothing may enter the queue behind the one that closes it
             if not self._open:
                 raise StoppedError(STOPPED)
@@ -186,21 +194,33 @@ class Worker:
 
     def _step(self) -> None:
         try:
-            results = self.engine.step()
+            events = self.engine.step()
         except Exception:
             logger.exception("the engine failed with %d requests in flight", len(self._calls))
             self._fail_all(WorkerError, FAILED)
-            self._renew()
+            self.engine.reset()
             return
-        for id, token, output in results:
-            call = self._calls[id]
-            if output:
-                self._settle(call, "finished")
-            call.post(Token(token, output.finish_reason if output else None))
+        for event in events:
+            if event.id in self._calls:  # else one of its replies has failed before
+                self._report(self._calls[event.id], event)
+
+    def _report(self, call: _Call, event: Event) -> None:
+        reason = event.output.finish_reason if event.output else None
+        if event.output and reason == "error":
+            self.engine.abort(call.id)  # the other replies, if it has any
+            self._settle(call, "failed")
+            return call.post(WorkerError(f"{event.output.error}; the server goes on"))
+        call.ended += reason is not None
+        if call.ended == call.params.n:
+            self._settle(call, "finished")
+        *before, last = zip(event.tokens, event.pieces, strict=True)
+        for token, text in before:
+            call.post(Token(token, text, None, event.index))
+        call.post(Token(*last, reason, event.index, event.output.cached_tokens if event.output else 0))
 
     def _start(self, call: _Call) -> None:
         try:
-            call.id = self.engine.add(call.prompt, call.params)
+            call.id = self.engine.add(call.prompt, call.params, priority=call.priority, salt=call.salt, stream=True)
         except KogiaError as error:
             self._settle(call, "failed")
             call.post(error)
@@ -217,11 +237,6 @@ class Worker:
         for call in list(self._calls.values()):
             self._settle(call, "failed")
             call.post(kind(reason))
-
-    def _renew(self) -> None:
-        """Put a new engine in the place of one that stopped half way through a step: its tables may be torn."""
-        old = self.engine
-        self.engine = Engine(old.live, old.tokenizer, old.max_batch, old.max_length)
 
     def _settle(self, call: _Call, outcome: str) -> None:
         """Close the books on a call, before its client hears of it: who asks next finds the room it left."""

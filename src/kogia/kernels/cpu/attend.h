@@ -17,21 +17,42 @@ struct Pages {
     }
 };
 
+// Products of keys and queries: sixteen floats at a time, or thirty-two BF16 numbers where the CPU multiplies those.
+inline Floats add_products(Floats acc, const float* key, const float* query, int) {
+    return fma(load(query), load(key), acc);
+}
+constexpr int step_of(const float*) { return LANES; }
+#if defined(__AVX512BF16__)
+typedef uint16_t Query;  // queries are rounded as the cache is
+inline __m512i load_pairs(const uint16_t* p, int left) {  // the last sixteen alone: what follows them is not ours
+    return left >= 32 ? _mm512_loadu_si512(p) : _mm512_zextsi256_si512(_mm256_loadu_si256((const __m256i*)p));
+}
+inline Floats add_products(Floats acc, const uint16_t* key, const uint16_t* query, int left) {
+    return (Floats)_mm512_dpbf16_ps((__m512)acc, (__m512bh)load_pairs(query, left), (__m512bh)load_pairs(key, left));
+}
+constexpr int step_of(const uint16_t*) { return 2 * LANES; }
+#else
+typedef float Query;
+inline Floats add_products(Floats acc, const uint16_t* key, const float* query, int) {
+    return fma(load(query), load(key), acc);
+}
+constexpr int step_of(const uint16_t*) { return LANES; }
+#endif
+template <class Number> struct QueryOf { typedef float type; };
+template <> struct QueryOf<uint16_t> { typedef Query type; };
+
 // H heads' scores of the 16 positions of one page: scores[h][0..15].
-template <int H, class Number>
-inline void score_page(const Number* page, int64_t width, const float* queries, int64_t head_stride, int key_width,
-                       Floats (&scores)[H]) {
+template <int H, class Number, class Q>
+inline void score_page(const Number* page, int64_t width, const Q* queries, int key_width, Floats (&scores)[H]) {
+    constexpr int STEP = step_of((const Number*)nullptr);
     Floats part[H][PAGE];
     for (int first = 0; first < PAGE; first += 4) {
         Floats acc[H][4] = {};
-        for (int d = 0; d < key_width; d += LANES) {
-            Floats key[4];
-            for (int k = 0; k < 4; k++) key[k] = load(page + (first + k) * width + d);
-            for (int h = 0; h < H; h++) {
-                Floats q = load(queries + h * head_stride + d);
-                for (int k = 0; k < 4; k++) acc[h][k] = fma(q, key[k], acc[h][k]);
-            }
-        }
+        for (int d = 0; d < key_width; d += STEP)
+            for (int h = 0; h < H; h++)
+                for (int k = 0; k < 4; k++)
+                    acc[h][k] = add_products(acc[h][k], page + (first + k) * width + d, queries + h * key_width + d,
+                                             key_width - d);
         for (int h = 0; h < H; h++)
             for (int k = 0; k < 4; k++) part[h][first + k] = acc[h][k];
     }
@@ -39,7 +60,8 @@ inline void score_page(const Number* page, int64_t width, const float* queries, 
 }
 
 // Turn scores into weights e^(score - largest); returns 1 / their sum. Scores at `length` and beyond are masked.
-inline float softmax_weights(float* scores, int length, float scale) {
+// rounded: weights are multiplied as BF16, so they are rounded before they are summed.
+inline float softmax_weights(float* scores, int length, float scale, bool rounded) {
     Floats top = splat(-3.0e38f);
     const Ints lanes = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
     for (int s = 0; s < length; s += LANES) {
@@ -52,26 +74,73 @@ inline float softmax_weights(float* scores, int length, float scale) {
     Floats total = {};
     for (int s = 0; s < length; s += LANES) {
         Floats p = exponential(load(scores + s) - splat(peak));
+        if (rounded) p = rounded_to_bfloat(p);
         store(scores + s, p);
         total = total + p;
     }
     return 1.0f / (sum(total) + bad);
 }
 
-// out[h][0..value_width) = sum over positions of weight * value, for H heads, C x 16 numbers at a time.
-template <int H, int C, class Number>
-inline void mix_values(const Pages<Number>& pages, int64_t offset, const float* weights, int64_t weight_stride,
-                       int length, const float* shrink, float* out, int64_t out_stride) {
-    Floats acc[H][C] = {};
+// acc[h][c] += weight * value over the positions, for H heads and C x 16 numbers.
+template <int H, int C>
+inline void mix(const Pages<float>& pages, int64_t offset, const float* weights, int64_t room, int length,
+                Floats (&acc)[H][C]) {
     for (int s = 0; s < length; s++) {
-        const Number* value = pages.at(s) + offset;
-        Floats v[C];
-        for (int c = 0; c < C; c++) v[c] = load(value + c * LANES);
-        for (int h = 0; h < H; h++) {
-            Floats w = splat(weights[h * weight_stride + s]);
-            for (int c = 0; c < C; c++) acc[h][c] = fma(w, v[c], acc[h][c]);
+        const float* value = pages.at(s) + offset;
+        for (int c = 0; c < C; c++) {
+            Floats v = load(value + c * LANES);
+            for (int h = 0; h < H; h++) acc[h][c] = fma(splat(weights[h * room + s]), v, acc[h][c]);
         }
     }
+}
+
+#if defined(__AVX512BF16__)
+// Two positions at a time: their numbers interleaved, their weights as a pair (rounded to BF16 by softmax_weights).
+template <int H, int C>
+inline void mix(const Pages<uint16_t>& pages, int64_t offset, const float* weights, int64_t room, int length,
+                Floats (&acc)[H][C]) {
+    const __m512i even_odd = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6,
+                                              37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
+    for (int s = 0; s < length; s += 2) {
+        const uint16_t* value = pages.at(s) + offset;
+        bool both = s + 1 < length;  // a position not yet written may hold anything, NaN too
+        __m512i weight[H];
+        for (int h = 0; h < H; h++) {
+            const uint16_t* w = (const uint16_t*)(weights + h * room + s);
+            uint32_t second = both ? w[3] : 0;
+            weight[h] = _mm512_set1_epi32(int(w[1] | second << 16));
+        }
+        for (int c = 0; c < C; c++) {
+            __m256i first = _mm256_loadu_si256((const __m256i*)(value + c * LANES));
+            __m256i next = both ? _mm256_loadu_si256((const __m256i*)(value + pages.width + c * LANES)) : __m256i{};
+            __m512i pairs = _mm512_permutex2var_epi16(_mm512_castsi256_si512(first), even_odd, _mm512_castsi256_si512(next));
+            for (int h = 0; h < H; h++)
+                acc[h][c] = (Floats)_mm512_dpbf16_ps((__m512)acc[h][c], (__m512bh)pairs, (__m512bh)weight[h]);
+        }
+    }
+}
+constexpr bool ROUNDED_WEIGHTS = true;
+#else
+template <int H, int C>
+inline void mix(const Pages<uint16_t>& pages, int64_t offset, const float* weights, int64_t room, int length,
+                Floats (&acc)[H][C]) {
+    for (int s = 0; s < length; s++) {
+        const uint16_t* value = pages.at(s) + offset;
+        for (int c = 0; c < C; c++) {
+            Floats v = load(value + c * LANES);
+            for (int h = 0; h < H; h++) acc[h][c] = fma(splat(weights[h * room + s]), v, acc[h][c]);
+        }
+    }
+}
+constexpr bool ROUNDED_WEIGHTS = false;
+#endif
+
+// out[h][0 .. C * 16) = sum over positions of weight * value, times shrink[h].
+template <int H, int C, class Number>
+inline void mix_values(const Pages<Number>& pages, int64_t offset, const float* weights, int64_t room, int length,
+                       const float* shrink, float* out, int64_t out_stride) {
+    Floats acc[H][C] = {};
+    mix<H, C>(pages, offset, weights, room, length, acc);
     for (int h = 0; h < H; h++)
         for (int c = 0; c < C; c++) store(out + h * out_stride + c * LANES, acc[h][c] * splat(shrink[h]));
 }
@@ -94,20 +163,29 @@ struct Heads {  // a group of heads that share keys and values
     float scale;
 };
 
+inline void put_queries(float* to, const float* from, int n) { memcpy(to, from, n * sizeof(float)); }
+inline void put_queries(uint16_t* to, const float* from, int n) {
+    for (int i = 0; i < n; i += LANES) store(to + i, load(from + i));
+}
+
 template <int H, class Number>
 inline void attend_heads(const Pages<Number>& pages, const Heads& g, int first, int length, float* scratch) {
+    typedef typename QueryOf<Number>::type Q;
     int64_t room = (length + PAGE - 1) / PAGE * PAGE;
-    const float* queries = g.queries + first * g.query_stride;
+    Q* queries = (Q*)(scratch + H * room);
+    for (int h = 0; h < H; h++)
+        put_queries(queries + h * g.key_width, g.queries + (first + h) * g.query_stride, g.key_width);
     foresee(pages, 0, length, g.key_offset, g.key_width);
     for (int s = 0; s < length; s += PAGE) {
         foresee(pages, s + PAGE, length, g.key_offset, g.key_width);
         if (g.value_offset != g.key_offset) foresee(pages, s, length, g.value_offset, g.value_width);
         Floats scores[H];
-        score_page<H>(pages.at(s) + g.key_offset, pages.width, queries, g.query_stride, g.key_width, scores);
+        score_page<H>(pages.at(s) + g.key_offset, pages.width, queries, g.key_width, scores);
         for (int h = 0; h < H; h++) store(scratch + h * room + s, scores[h]);
     }
+    const bool rounded = sizeof(Number) == 2 && ROUNDED_WEIGHTS;
     float shrink[H];
-    for (int h = 0; h < H; h++) shrink[h] = softmax_weights(scratch + h * room, length, g.scale);
+    for (int h = 0; h < H; h++) shrink[h] = softmax_weights(scratch + h * room, length, g.scale, rounded);
     float* out = g.out + first * g.out_stride;
     int d = 0;
     for (; d + 4 * LANES <= g.value_width; d += 4 * LANES)
@@ -116,7 +194,7 @@ inline void attend_heads(const Pages<Number>& pages, const Heads& g, int first, 
         mix_values<H, 1>(pages, g.value_offset + d, scratch, room, length, shrink, out + d, g.out_stride);
 }
 
-// One token, one group of heads. scratch: HEADS * (length rounded up to 16) floats.
+// One token, one group of heads. scratch: HEADS * (length rounded up to 16 + key_width) floats.
 template <class Number>
 inline void attend(const Pages<Number>& pages, const Heads& group, int heads, int length, float* scratch) {
     int h = 0;

@@ -102,7 +102,8 @@ inline Floats nearest(Floats x) {  // to a whole number, ties to even, for |x| <
 // e^x to about 1 unit in the last place; 0 below -87, and NaN stays NaN.
 inline Floats exponential(Floats x) {
     const Floats low = splat(-87.0f), high = splat(88.0f);
-    Floats in = x < low ? low : (x > high ? high : x);
+    Floats in = x < low ? low : x;
+    in = in > high ? high : in;
     Floats n = nearest(in * splat(1.44269504f));
     Floats r = fma(n, splat(-0.693359375f), in);
     r = fma(n, splat(2.12194440e-4f), r);
@@ -146,12 +147,16 @@ inline Floats load(const uint16_t* p) {  // sixteen BF16 numbers
 #endif
 }
 
-inline void store(uint16_t* p, Floats v) {  // rounded to BF16 as float_to_bfloat does
-#if defined(__AVX512F__)
+inline Floats rounded_to_bfloat(Floats v) {  // as float_to_bfloat rounds
     Ints bits = (Ints)v;
-    bits = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-    bits = v != v ? Ints{} + 0x7fc0 : bits;
-    _mm256_storeu_si256((__m256i*)p, _mm512_cvtepi32_epi16((__m512i)bits));
+    bits = (bits + 0x7fff + ((bits >> 16) & 1)) & int32_t(0xffff0000);
+    return v != v ? splat(__builtin_nanf("")) : (Floats)bits;
+}
+
+inline void store(uint16_t* p, Floats v) {
+#if defined(__AVX512F__)
+    Ints high = (Ints)rounded_to_bfloat(v) >> 16;
+    _mm256_storeu_si256((__m256i*)p, _mm512_cvtepi32_epi16((__m512i)high));
 #else
     for (int i = 0; i < LANES; i++) p[i] = float_to_bfloat(v[i]);
 #endif

@@ -10,6 +10,7 @@
 #endif
 
 #include "attend.h"
+#include "draw.h"
 #include "weights.h"
 
 extern "C" {
@@ -502,5 +503,15 @@ void kogia_run(const Op* ops, int count, const Run* run) {
 #endif
     team.size = 1;
     walk(ops, count, *run, team, 0);
+}
+
+void kogia_draw(const Draws* draws) {
+#if defined(_OPENMP)
+#pragma omp parallel for num_threads(draws->threads) if (draws->threads > 1 && draws->rows > 1)
+#endif
+    for (int r = 0; r < draws->rows; r++) {
+        static thread_local draw::Row room;
+        draw::row(*draws, r, room);
+    }
 }
 }
