@@ -2,17 +2,20 @@
 
 import dataclasses
 from functools import lru_cache
+from math import prod
 from pathlib import Path
 from typing import Any
 
 from kogia.errors import FolderError
 from kogia.files import read_json
+from kogia.formats.header import count_bytes
 from kogia.kernels.fp8 import BLOCK
 from kogia.kernels.host import compute_dtype
-from kogia.models.checkpoint import load_config, open_checkpoint
+from kogia.models.checkpoint import load_config, open_checkpoint, read_config
 from kogia.models.config import ModelConfig
 from kogia.models.folder import skeleton
 from kogia.models.names import disk_name, is_matrix_of_a_layer
+from kogia.models.quantised import BITS, stored_parts
 from kogia.places import locate
 from kogia.plan.flops import forward_flops
 
@@ -20,12 +23,17 @@ MAX_LIFE = 16 << 20  # bytes of a kogia.json
 
 
 @lru_cache(maxsize=4)
-def _sizes(config: ModelConfig) -> dict[str, int]:
-    """Numbers in every tensor; a tied head is counted once."""
+def _shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Of every tensor; a tied head is left out."""
     state = skeleton(config).state_dict()
     if config.tie_word_embeddings:
         del state["lm_head.weight"]
-    return {name: tensor.numel() for name, tensor in state.items()}
+    return {name: tuple(tensor.shape) for name, tensor in state.items()}
+
+
+def _sizes(config: ModelConfig) -> dict[str, int]:
+    """Numbers in every tensor."""
+    return {name: prod(shape) for name, shape in _shapes(config).items()}
 
 
 def parameter_counts(config: ModelConfig) -> dict[str, int]:
@@ -41,11 +49,25 @@ def parameter_counts(config: ModelConfig) -> dict[str, int]:
 
 
 def weight_bytes(config: ModelConfig) -> dict[str, int]:
-    """Bytes of the weights, MTP layers included, in FP32, in BF16, and in DeepSeek's FP8 blocks with their scales."""
+    """Bytes of the weights, MTP layers included, in FP32, in BF16, in DeepSeek's FP8 blocks with their scales, and in
+    the integers of `kogia convert --quantize`."""
     sizes = _sizes(config)
     eight = sum(n for name, n in sizes.items() if _is_fp8(name, config))
     whole = sum(sizes.values())
-    return {"float32": 4 * whole, "bfloat16": 2 * whole, "float8": 2 * (whole - eight) + eight + 4 * eight // BLOCK**2}
+    return {
+        "float32": 4 * whole, "bfloat16": 2 * whole, "float8": 2 * (whole - eight) + eight + 4 * eight // BLOCK**2,
+        **{format: _integer_bytes(config, format) for format in BITS},
+    }  # fmt: skip
+
+
+def _integer_bytes(config: ModelConfig, format: str) -> int:
+    total = 0
+    for name, shape in _shapes(config).items():
+        stacked = ".experts." in name  # in memory; on disk one matrix an expert
+        disk = "up_proj.weight" if stacked else disk_name(name, config)
+        parts = stored_parts(disk, shape[1:] if stacked else shape, format)
+        total += sum(map(count_bytes, parts)) * (shape[0] if stacked else 1)
+    return total
 
 
 def _is_fp8(name: str, config: ModelConfig) -> bool:
@@ -73,6 +95,7 @@ def describe(model: str | Path) -> dict[str, Any]:
         "vocabulary": c.vocab_size,
         "parameters": parameter_counts(c),
         "bytes": weight_bytes(c),
+        "quantization": None if path.suffix == ".gguf" else read_config(path).get("quantization_config"),
         "bytes_on_disk": _bytes_on_disk(path),
         "cache_bytes_per_token": c.num_hidden_layers * c.cache_width * 2,
         "flops_per_token": forward_flops(c, c.max_position_embeddings / 2),
@@ -97,7 +120,7 @@ def _experts(c: ModelConfig) -> str | None:
 
 def _supported(c: ModelConfig) -> list[str]:
     """What this version does with the family. Dense and V2 models have no recipe stage of their own yet."""
-    return ["read", "write (Hugging Face, FP8 blocks, GGUF)", "chat", "serve"] + (
+    return ["read", "write (Hugging Face, FP8 blocks, int8, int4, GGUF)", "chat", "serve"] + (
         ["train"] if c.model_type == "deepseek_v3" else []
     )
 

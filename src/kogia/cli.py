@@ -108,14 +108,19 @@ def convert(
     mtp_layers: Annotated[
         int | None, typer.Option(help="MTP layers to keep in a GGUF (default: all; llama.cpp drafts with one).")
     ] = None,
+    quantize: Annotated[
+        str | None, typer.Option(help="int8 or int4: a small folder that only Kogia reads (GGUF: see --dtype).")
+    ] = None,
 ) -> None:
     """Write a model as a Hugging Face folder (also in DeepSeek's FP8 blocks) or as GGUF for llama.cpp."""
     from kogia.convert import convert as write
     from kogia.progress import ConversionBar
 
     with ConversionBar() as bar:
-        write(model, out, dtype, bar, mtp_layers)
+        write(model, out, dtype, bar, mtp_layers, quantize)
     print(f"Wrote {out}")
+    if quantize:
+        print(f"Only Kogia reads it; for transformers, vLLM or llama.cpp: kogia convert {out} OTHER (or OTHER.gguf)")
 
 
 @app.command()

@@ -12,6 +12,7 @@ from kogia.files import read_json, write_json
 from kogia.models.checkpoint import Checkpoint, open_checkpoint
 from kogia.models.folder import refuse_missing_layers, refuse_other_copies, write_folder
 from kogia.models.gguf_write import write_gguf
+from kogia.models.quantised import BITS
 from kogia.places import locate
 from kogia.text.gguf import vocabulary
 from kogia.text.tokenizer import load_tokenizer
@@ -36,14 +37,17 @@ class Listener:
 
 
 def convert(
-    model: str | Path, out: Path, dtype: str = "auto", listener: Listener | None = None, mtp_layers: int | None = None
-) -> Path:
+    model: str | Path, out: Path, dtype: str = "auto", listener: Listener | None = None, mtp_layers: int | None = None,
+    quantize: str | None = None,
+) -> Path:  # fmt: skip
     """Write `model` (anything `locate` finds) to `out`: a GGUF file if its name ends in .gguf, else a folder.
 
-    dtype: a key of FOLDER_DTYPES or GGUF_DTYPES, or "auto": that of the embedding, so FP8 folders become BF16 and
-    quantised GGUF files FP32. `out` appears when it is
-    complete. A folder that was being written when the process was killed is gone on with.
-    mtp_layers: how many MTP layers to keep (GGUF only; None: all). Returns `out`.
+    dtype: a key of FOLDER_DTYPES or GGUF_DTYPES, or "auto": that of the embedding, so FP8 folders become BF16, and
+    integers (GGUF files, folders that `quantize` made) FP32. `out` appears when it is complete. A folder that was
+    being written when the process was killed is gone on with.
+    mtp_layers: how many MTP layers to keep (GGUF only; None: all).
+    quantize: "int8" or "int4", instead of a dtype: a folder in `models.quantised`'s layout, which only Kogia reads.
+    Returns `out`.
 
     Raises:
         FolderError: the model cannot be read, `out` is there already, or a dtype that this form does not have.
@@ -54,6 +58,9 @@ def convert(
     known = GGUF_DTYPES if is_gguf else FOLDER_DTYPES
     if dtype not in ("auto", *known):
         raise FolderError(f"--dtype {dtype} is not one for {out.name}: there are auto, {', '.join(known)}")
+    if quantize is not None:
+        _refuse_quantize(quantize, dtype, out, is_gguf)
+        dtype = quantize
     if mtp_layers is not None and (not is_gguf or mtp_layers < 0):
         raise FolderError(f"--mtp-layers {mtp_layers}: layers can be left out (0 or more kept) of a .gguf file only")
     if os.path.lexists(out):
@@ -74,6 +81,18 @@ def convert(
     return out
 
 
+def _refuse_quantize(quantize: str, dtype: str, out: Path, is_gguf: bool) -> None:
+    if quantize not in BITS:
+        raise FolderError(f"--quantize {quantize} is not known: there are {', '.join(BITS)}")
+    if is_gguf:
+        theirs = f"q{BITS[quantize]}_0"
+        raise FolderError(
+            f"--quantize {quantize} makes folders: for {out.name} choose --dtype {theirs}, llama.cpp's own"
+        )
+    if dtype != "auto":
+        raise FolderError(f"--quantize {quantize} leaves nothing to --dtype {dtype}: what is not rounded is float32")
+
+
 def _to_gguf(
     path: Path, checkpoint: Checkpoint, out: Path, dtype: str, listener: Listener, mtp_layers: int | None
 ) -> None:
@@ -84,12 +103,13 @@ def _to_gguf(
 
 
 def _to_folder(path: Path, checkpoint: Checkpoint, out: Path, dtype: str, listener: Listener) -> None:
-    """Into a hidden folder beside `out` that takes its name when everything is in it."""
+    """Into a hidden folder beside `out` that takes its name when everything is in it. dtype: int8 and int4 as well."""
     partial = _begin(out, _order(path, dtype))
     tokenizer = load_tokenizer(path) if path.is_file() else None
     write_folder(
-        partial, checkpoint, FOLDER_DTYPES[dtype], {"eos_token_id": sorted(tokenizer.stops)} if tokenizer else None,
-        ue8m0=dtype == "fp8-ue8m0", resume=True, progress=listener.progress,
+        partial, checkpoint, FOLDER_DTYPES.get(dtype, torch.float32),
+        {"eos_token_id": sorted(tokenizer.stops)} if tokenizer else None,
+        ue8m0=dtype == "fp8-ue8m0", resume=True, progress=listener.progress, quantise=dtype if dtype in BITS else None,
     )  # fmt: skip
     if tokenizer is None:
         _copy_companions(path, partial, listener)

@@ -13,12 +13,14 @@ SETTINGS = [(0.0, 1.0, 0, 0.0), (1.0, 1.0, 0, 0.0), (0.3, 1.0, 0, 0.0), (2.0, 0.
 
 
 def draw(logits, settings, seeds, places, threads=1):
-    from kogia.kernels.draw import draw_tokens
+    from kogia.kernels.draw import Drawer
 
     count = len(seeds)
-    columns = [np.full(count, value) for value in settings]
-    t, p, k, m = columns
-    return draw_tokens(logits, np.arange(count), t, p, k, m, seeds, places, threads)
+    t, p, k, m = settings
+    floats = [np.full(count, x, dtype=np.float32) for x in (t, p, m)]
+    drawer = Drawer(*floats, np.full(count, k, dtype=np.int64), np.asarray(seeds, dtype=np.int64))
+    every = np.arange(count)
+    return drawer.draw(logits, every, every, places, threads)
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)

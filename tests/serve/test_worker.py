@@ -172,6 +172,16 @@ def test_n_replies_come_in_one_stream(babbler, hello):
     assert worker.stats() == {"in_flight": 0, "finished": 2, "aborted": 0, "failed": 0}
 
 
+def test_the_last_token_tells_what_was_in_the_cache(babbler, hello):
+    prompt = (hello * 40)[:40]
+
+    async def twice() -> list[int]:
+        return [(await tokens_of(worker, prompt, SHORT))[-1].cached for _ in range(2)]
+
+    with Worker(load(babbler)) as worker:
+        assert asyncio.run(twice()) == [0, 32]
+
+
 def test_the_text_of_the_tokens_is_the_text_of_the_reply(thinker, tokenizer, hello):
     params = SamplingParams(max_tokens=100, temperature=0.0)
     with Worker(load(thinker)) as worker:

@@ -15,6 +15,8 @@ from kogia.engine.request import SamplingParams, Sequence
 from kogia.engine.rows import Rows
 from kogia.engine.sampler import sample, uniforms
 from kogia.errors import PromptError
+from kogia.kernels.draw import Drawer
+from kogia.kernels.native import why_not
 from kogia.text.tokenizer import Tokenizer
 
 
@@ -50,6 +52,8 @@ class Drawing:
         self.rows, self.tokenizer, self.vocab_size = rows, tokenizer, vocab_size
         self._stops_V = np.zeros(max(vocab_size, max(tokenizer.stops) + 1), dtype=bool)
         self._stops_V[list(tokenizer.stops)] = True
+        columns = (rows.temperature, rows.top_p, rows.min_p, rows.top_k, rows.seed)
+        self._drawer = Drawer(*columns) if why_not() is None else None
 
     def prepare(self, sequence: Sequence) -> None:
         """Give a new sequence what its parameters need.
@@ -77,19 +81,37 @@ class Drawing:
             sequence.reply = []
 
     def draw(self, logits_WV: Tensor, draw: Draw) -> Draw:
-        """Draw the tokens of a step, in rounds: the r-th round is about the r-th place of every sequence whose drafts
-        were right so far. Writes them into `rows`, with their log-probabilities."""
-        table, rows, at, left = self.rows, draw.rows, draw.at, draw.drafts
-        pick: np.ndarray | slice = draw.pick
-        draw.single = left.base is table.none or not left.any()
-        draw.first, right = self._round(logits_WV, rows, pick, at, left, draw)
-        while right is not None and right.any():
-            rows, at, left = rows[right], at[right] + 1, left[right] - 1
-            _, right = self._round(logits_WV, rows, rows, at, left, draw)
-        draw.counts = table.length[draw.pick] - draw.before
-        table.computed[draw.pick] = table.length[draw.pick] - 1
-        if not draw.single:
-            table.draft[draw.pick] = 0
+        """Draw the tokens of a step, for all places at once, and keep those up to the first that was not foreseen.
+        Writes them into `rows`, with their log-probabilities."""
+        table, plain = self.rows, not draw.drafts.any()
+        starts_B = np.arange(len(draw.rows)) if plain else np.cumsum(draw.drafts + 1) - draw.drafts - 1
+        which_P = starts_B if plain else np.repeat(np.arange(len(draw.rows)), draw.drafts + 1)
+        rows_P, offset_P = draw.rows[which_P], np.arange(len(which_P)) - starts_B[which_P]
+        here_P = draw.before[which_P] + offset_P
+        tokens_P, logprobs_P = self._choose(logits_WV, draw.at[which_P] + offset_P, rows_P, here_P)
+        special = np.flatnonzero(table.special[draw.rows]).tolist() if table.odd else []
+        in_turn = [
+            self._take_in_turn(logits_WV, draw, i, tokens_P[starts_B[i] :], logprobs_P[starts_B[i] :]) for i in special
+        ]
+        bad_P = ~np.isfinite(logprobs_P)
+        full_P = here_P + 1 >= table.limit[rows_P]
+        halts_P = bad_P | full_P | (self._stops_V[tokens_P] & ~table.ignore_eos[rows_P])
+        last_B = (
+            starts_B.copy() if plain else self._last_right(draw, which_P, offset_P, here_P, tokens_P, halts_P, starts_B)
+        )
+        last_B[special] = starts_B[special] + np.array(in_turn, dtype=np.int64) - 1
+        for i in np.flatnonzero(halts_P[last_B]).tolist():
+            sequence, at = table.sequences[draw.rows[i]], last_B[i]
+            self._end(sequence, "error" if bad_P[at] else "length" if self._goes_on(sequence, tokens_P[at]) else "stop")
+        kept_P = offset_P <= (last_B - starts_B)[which_P]
+        table.tokens_RT[rows_P[kept_P], here_P[kept_P]] = tokens_P[kept_P]
+        table.logprobs_RT[rows_P[kept_P], here_P[kept_P]] = logprobs_P[kept_P]
+        draw.counts = last_B - starts_B + 1 - bad_P[last_B]
+        draw.first, draw.single = tokens_P[starts_B], bool((draw.counts == 1).all())
+        draw.ended = bool(halts_P[last_B].any()) or any(table.sequences[draw.rows[i]].finish for i in special)
+        table.length[draw.rows] = draw.before + draw.counts
+        table.computed[draw.rows] = table.length[draw.rows] - 1
+        table.draft[draw.rows] = 0
         return draw
 
     def text(self, sequence: Sequence, ids: list[int]) -> str:
@@ -99,60 +121,67 @@ class Drawing:
         by_token = sequence.finish == "stop" and bool(ids) and self._is_stop(sequence, ids[-1])
         return self.tokenizer.decode(ids[:-1] if by_token else ids)
 
-    def _round(
-        self, logits_WV: Tensor, rows: np.ndarray, pick: np.ndarray | slice, at: np.ndarray, left: np.ndarray,
-        draw: Draw,
-    ) -> tuple[np.ndarray, np.ndarray | None]:  # fmt: skip
-        """One place of each of some rows; returns the tokens and which rows go on to their next draft, if any."""
-        table, here = self.rows, self.rows.length[pick].copy()
-        everyone = at.base is table.every and len(at) == len(logits_WV)
-        logits = logits_WV if everyone else logits_WV[torch.from_numpy(at).to(logits_WV.device)]
-        special = table.special[pick].nonzero()[0].tolist() if table.odd else []
-        for i in special:
-            self._adjust(table.sequences[rows[i]], logits[i])
-        tokens, logprobs = self._sample(logits, pick)
-        right = None if draw.single else (left > 0) & (table.tokens_RT[rows, here] == tokens)
-        bad = ~np.isfinite(logprobs)
-        table.tokens_RT[rows, here], table.logprobs_RT[rows, here] = tokens, logprobs
-        table.length[pick] = here + ~bad
-        ends = self._ends(rows, pick, tokens, bad)
-        for i in special:
-            sequence = table.sequences[rows[i]]
-            if sequence.finish != "error":
-                self._accept(sequence, int(tokens[i]), logits[i])
-                ends[i] = sequence.finish is not None
-        if ends.any():
-            draw.ended = True
-            draw.single = draw.single and not bad.any()
-        return tokens, None if right is None else right & ~ends
+    def _last_right(
+        self, draw: Draw, which_P: np.ndarray, offset_P: np.ndarray, here_P: np.ndarray, tokens_P: np.ndarray,
+        halts_P: np.ndarray, starts_B: np.ndarray,
+    ) -> np.ndarray:  # fmt: skip
+        """The place of each row's last token: where it ends, or where a draft was wrong, or where there was none."""
+        drafted_P = offset_P < draw.drafts[which_P]
+        widest = self.rows.tokens_RT.shape[1] - 1
+        right_P = drafted_P & (self.rows.tokens_RT[draw.rows[which_P], np.minimum(here_P, widest)] == tokens_P)
+        wrong = np.flatnonzero(~(right_P & ~halts_P))
+        return wrong[np.searchsorted(wrong, starts_B)]
 
-    def _sample(self, logits: Tensor, pick: np.ndarray | slice) -> tuple[np.ndarray, np.ndarray]:
-        table, device = self.rows, logits.device
-        uniform = uniforms(table.seed[pick], table.length[pick] - table.prompt[pick])
-        more = {}
-        if table.odd and table.top_k[pick].any():
-            more["top_k_B"] = torch.from_numpy(table.top_k[pick]).to(device)
-        if table.odd and table.min_p[pick].any():
-            more["min_p_B"] = torch.from_numpy(table.min_p[pick]).to(device)
-        temperature, top_p = torch.from_numpy(table.temperature[pick]), torch.from_numpy(table.top_p[pick])
-        tokens, logprobs = sample(logits, temperature.to(device), top_p.to(device), uniform.to(device), **more)
+    def _choose(
+        self, logits_WV: Tensor, at_P: np.ndarray, rows_P: np.ndarray, here_P: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The token of each place, from logits row `at`, for position `here` of a sequence, and its log-probability."""
+        t, place_P = self.rows, here_P - self.rows.prompt[rows_P]
+        if self._drawer is not None and logits_WV.device.type == "cpu":
+            return self._drawer.draw(logits_WV, at_P, rows_P, place_P)
+        temperature, top_p, top_k, min_p = (c[rows_P] for c in (t.temperature, t.top_p, t.top_k, t.min_p))
+        device = logits_WV.device
+        columns = [torch.from_numpy(column).to(device) for column in (temperature, top_p)]
+        columns.append(uniforms(t.seed[rows_P], place_P).to(device))
+        more = [torch.from_numpy(column).to(device) if column.any() else None for column in (top_k, min_p)]
+        tokens, logprobs = sample(logits_WV[torch.from_numpy(at_P).to(device)], *columns, *more)
         return tokens.cpu().numpy(), logprobs.cpu().numpy()
 
-    def _ends(self, rows: np.ndarray, pick: np.ndarray | slice, tokens: np.ndarray, bad: np.ndarray) -> np.ndarray:
-        """Which rows end here as far as EOS, the limit and broken logits go; says so in their sequences."""
-        table = self.rows
-        stopped = self._stops_V[tokens] & ~table.ignore_eos[pick]
-        ends = bad | stopped | (table.length[pick] >= table.limit[pick])
-        for i in ends.nonzero()[0].tolist():
-            sequence = table.sequences[rows[i]]
-            sequence.finish = "error" if bad[i] else "stop" if stopped[i] else "length"
-            if bad[i]:
-                sequence.error = "the model's logits are not finite: its weights or this prompt have broken it"
-        return ends
+    def _goes_on(self, sequence: Sequence, token: int) -> bool:
+        return sequence.params.ignore_eos or not self._stops_V[token]
 
-    def _adjust(self, sequence: Sequence, logits_V: Tensor) -> None:
-        if sequence.control is not None:
-            sequence.control.adjust(logits_V, sequence.reply or [])
+    def _end(self, sequence: Sequence, reason: str) -> None:
+        """Book how a sequence ends, unless that is known already."""
+        if sequence.finish is None or reason == "error":
+            sequence.finish = reason
+        if reason == "error":
+            told = sequence.control.error if sequence.control is not None else None
+            sequence.error = told or "the model's logits are not finite: its weights or this prompt have broken it"
+
+    def _take_in_turn(
+        self, logits_WV: Tensor, draw: Draw, i: int, tokens_P: np.ndarray, logprobs_P: np.ndarray
+    ) -> int:  # fmt: skip
+        """The places of a sequence that needs its tokens one by one: grammar, penalties, stop strings, text. What is
+        steered is drawn anew under the true history. Returns how many places count."""
+        table, row = self.rows, int(draw.rows[i])
+        sequence, drafts = table.sequences[row], int(draw.drafts[i])
+        for j in range(drafts + 1):
+            here = int(draw.before[i]) + j
+            logits_V = logits_WV[int(draw.at[i]) + j]
+            if sequence.control is not None:
+                logits_V = logits_V.clone()
+                sequence.control.adjust(logits_V, sequence.reply or [])
+                drawn = self._choose(logits_V.unsqueeze(0), np.zeros(1, np.int64), np.array([row]), np.array([here]))
+                tokens_P[j], logprobs_P[j] = drawn[0][0], drawn[1][0]
+            if not np.isfinite(logprobs_P[j]):
+                return j + 1
+            token = int(tokens_P[j])
+            if here + 1 >= table.limit[row]:
+                sequence.finish = "length"
+            self._accept(sequence, token, logits_V)
+            if sequence.finish or j == drafts or token != table.tokens_RT[row, here]:
+                return j + 1
+        return drafts + 1
 
     def _accept(self, sequence: Sequence, token: int, logits_V: Tensor) -> None:
         """What a special sequence does with its next token."""

@@ -79,7 +79,7 @@ class NativeRunner:
 
     def routed_experts(self) -> np.ndarray:
         """(N, MoE layers, K) int16: the experts of each row of the last forward."""
-        return self._programs[0].experts
+        return self._programs[0].experts()
 
 
 def cache_width(c: ModelConfig) -> int:
@@ -159,7 +159,8 @@ class _ModelProgram:
         )  # fmt: skip
         self.program = p = Program(ROWS, runner.threads, c.max_position_embeddings, widest)
         self._shared: dict[Any, Tensor] = {}
-        self._chosen: list[Tensor] = []
+        self._chosen: list[Tensor] = []  # of each MoE layer
+        self._done: list[int | np.ndarray] = []  # rows of the last run, or what is left of its parts
         self.x, self.hidden = p.floats(c.hidden_size), p.floats(c.hidden_size)
         p.embed(self.parts.table, self.x)
         if mtp is None:
@@ -177,24 +178,27 @@ class _ModelProgram:
         count, c = len(batch.tokens_N), self.c
         if count <= ROWS:
             self._run(batch, slice(0, count), batch.wanted_W, hidden_ND)
-            self.experts = self._experts(count)
+            self._done = [count]
             return Result(self.logits[: len(batch.wanted_W), : c.vocab_size], self.hidden[:count, : c.hidden_size])
         logits, hidden, experts = [], [], []
         for start in range(0, count, ROWS):
             rows = slice(start, min(start + ROWS, count))
-            want = batch.wanted_W[(batch.wanted_W >= start) & (batch.wanted_W < rows.stop)] - np.int32(start)
+            want = batch.wanted_W[(batch.wanted_W >= start) & (batch.wanted_W < rows.stop)] - start
             self._run(batch, rows, want, hidden_ND)
             logits.append(self.logits[: len(want), : c.vocab_size].clone())
             hidden.append(self.hidden[: rows.stop - start, : c.hidden_size].clone())
             experts.append(self._experts(rows.stop - start))
-        self.experts = np.concatenate(experts)
+        self._done = experts
         return Result(torch.cat(logits), torch.cat(hidden))
 
     def _run(self, batch: Batch, rows: slice, want: np.ndarray, hidden_ND: Tensor | None) -> None:
         if hidden_ND is not None:
-            self.before[: rows.stop - rows.start, : self.c.hidden_size] = hidden_ND[rows]
-        columns = (batch.tokens_N[rows], batch.positions_N[rows], batch.sequence_N[rows], batch.tables_SP, want)
-        self.program.run(*(np.ascontiguousarray(column, dtype=np.int32) for column in columns))
+            self._before[: rows.stop - rows.start, : self.c.hidden_size] = hidden_ND[rows].numpy()
+        self.program.run(batch.tokens_N[rows], batch.positions_N[rows], batch.sequence_N[rows], batch.tables_SP, want)
+
+    def experts(self) -> np.ndarray:
+        """(N, MoE layers, K) int16 of the last run."""
+        return np.concatenate([self._experts(one) if isinstance(one, int) else one for one in self._done])
 
     def _experts(self, count: int) -> np.ndarray:
         if not self._chosen:
@@ -330,10 +334,11 @@ class _ModelProgram:
     def _join(self, layer: MTPLayer) -> None:
         """x = eh_proj [norm(embedding) ; norm(hidden)]."""
         D, p = self.c.hidden_size, self.program
-        self.before, eh_proj = p.floats(D), self.parts.of[layer]
+        before, eh_proj = p.floats(D), self.parts.of[layer]
+        self._before = before.numpy()
         both = self._floats("joined", 2 * D)
         norms = [self.parts.of[layer.enorm], self.parts.of[layer.hnorm]]
-        p.record("join", [D, self.x.stride(0), both.stride(0)], [self.x, self.before, *norms, both], layer.enorm.eps)
+        p.record("join", [D, self.x.stride(0), both.stride(0)], [self.x, before, *norms, both], layer.enorm.eps)
         prepared = self._prepared(eh_proj.format, 2 * D)
         p.prepare(eh_proj.format, both, 2 * D, prepared)
         p.linear(eh_proj, prepared, self.x)

@@ -82,10 +82,16 @@ class Program:
     def __init__(self, rows: int, threads: int, longest: int, widest: int) -> None:
         """longest: positions of a context; widest: inputs of the widest matrix (scratch memory)."""
         self.rows, self.threads, self._ops, self._kept = rows, threads, list[_Op](), list[Any]()
-        size = max(4 * (padded(longest) + padded(widest)), 2 * padded(widest), 32 * (padded(widest, 32) * 4 // 3 + 64), 1 << 16)
+        size = max(
+            4 * (padded(longest) + padded(widest)), 2 * padded(widest), 32 * (padded(widest, 32) * 4 // 3 + 64), 1 << 16
+        )
         self._scratch = torch.empty(threads * size)
         self._run = _Run(threads=threads, scratch=self._scratch.data_ptr(), scratch_size=size)
         self._array: Any = None
+        self._inputs = [np.zeros(rows, dtype=np.int32) for _ in range(4)]
+        r = self._run
+        r.token, r.position, r.sequence, r.want = (column.ctypes.data for column in self._inputs)
+        self._tables = np.zeros(0, dtype=np.int32)
 
     def floats(self, width: int, times: int = 1) -> Tensor:
         """A buffer of results: (rows * times, width rounded up to whole panels)."""
@@ -165,11 +171,15 @@ class Program:
     def run(
         self, tokens: np.ndarray, positions: np.ndarray, sequence: np.ndarray, tables_SP: np.ndarray, want: np.ndarray
     ) -> None:
-        """Walk the list. All int32, C-contiguous; at most `rows` tokens."""
+        """Walk the list for at most `rows` tokens."""
         if self._array is None:
             self._array = (_Op * len(self._ops))(*self._ops)
-        r = self._run
-        r.tokens, r.wanted, r.table_width = len(tokens), len(want), tables_SP.shape[1]
-        r.token, r.position, r.sequence = tokens.ctypes.data, positions.ctypes.data, sequence.ctypes.data
-        r.table, r.want = tables_SP.ctypes.data, want.ctypes.data
-        library().kogia_run(self._array, len(self._ops), ctypes.byref(r))
+        run, count = self._run, len(tokens)
+        run.tokens, run.wanted, run.table_width = count, len(want), tables_SP.shape[1]
+        for kept, given in zip(self._inputs, (tokens, positions, sequence, want), strict=True):
+            kept[: len(given)] = given
+        if tables_SP.size > self._tables.size:
+            self._tables = np.zeros(2 * tables_SP.size, dtype=np.int32)
+            run.table = self._tables.ctypes.data
+        self._tables[: tables_SP.size] = tables_SP.reshape(-1)
+        library().kogia_run(self._array, len(self._ops), ctypes.byref(run))

@@ -13,6 +13,7 @@ from kogia.kernels.fp8 import dequantise_blocks
 from kogia.models.config import ModelConfig
 from kogia.models.decoder import Decoder
 from kogia.models.names import select, stored_tensors
+from kogia.models.quantised import METHOD, packed_matrices, packed_shape, quantised_bits, unpack_into
 
 MAX_CONFIG = 1 << 20  # bytes; published ones have a few thousand
 SCALES = "_scale_inv"  # what DeepSeek appends to a quantised tensor's name for its scales; they multiply
@@ -68,13 +69,14 @@ def load_config(folder: Path) -> ModelConfig:
 def _checked(folder: Path, values: dict[str, Any]) -> ModelConfig:
     try:
         quantised_block(values)
+        quantised_bits(values)
         return ModelConfig.from_json(values)
     except ShapeError as error:
         raise ShapeError(f"{folder / 'config.json'}: {error}") from None
 
 
 def quantised_block(config: dict[str, Any]) -> int | None:
-    """The side of the blocks that an FP8 checkpoint was quantised in (128 for DeepSeek's); None if not quantised.
+    """The side of the blocks that an FP8 checkpoint was quantised in (128 for DeepSeek's); None if it is not in FP8.
 
     Raises:
         ShapeError: another quantisation.
@@ -85,8 +87,12 @@ def quantised_block(config: dict[str, Any]) -> int | None:
     if not isinstance(found, dict):
         raise ShapeError(f"quantization_config is {found!r}: it must be an object")
     method = found.get("quant_method")
+    if method == METHOD:
+        return None
     if method != "fp8":
-        raise ShapeError(f"quantization_config has quant_method {method!r}: only DeepSeek's fp8 blocks are supported")
+        raise ShapeError(
+            f"quantization_config has quant_method {method!r}: only DeepSeek's fp8 blocks and kogia are supported"
+        )
     block = found.get("weight_block_size")
     match block:
         case [int(rows), int(columns)] if rows == columns and 1 <= rows <= 1 << 16 and rows is not True:
@@ -95,7 +101,8 @@ def quantised_block(config: dict[str, Any]) -> int | None:
 
 
 class FolderCheckpoint:
-    """A Hugging Face folder: config.json and safetensors, in full precision or in DeepSeek's FP8 blocks."""
+    """A Hugging Face folder: config.json and safetensors, in full precision, in DeepSeek's FP8 blocks, or with matrices
+    of 8 or 4 bits (models/quantised.py)."""
 
     def __init__(self, folder: Path) -> None:
         self.source = read_config(folder)
@@ -108,14 +115,20 @@ class FolderCheckpoint:
             weight = name.removesuffix(SCALES)
             if entries[weight].dtype.itemsize > 1:
                 raise FolderError(f"{folder}: {weight} has scales ({name}) but is of {entries[weight].dtype}, not FP8")
-        self.shapes = {name: entry.shape for name, entry in entries.items() if name not in self._scales}
+        bits = quantised_bits(self.source)
+        self._packed = packed_matrices(folder, entries, bits) if bits else {}
+        beside = self._scales.union(*(parts[1:] for parts in self._packed.values()))
+        self.shapes = {name: entry.shape for name, entry in entries.items() if name not in beside}
+        self.shapes |= {name: packed_shape(entries[name]) for name in self._packed}
 
     def read(self, name: str) -> Tensor:
-        """One tensor; one of FP8 blocks as FP32.
+        """One tensor; one of FP8 blocks or of integers as FP32.
 
         Raises:
-            FolderError: unreadable, not of floating point, or FP8 without (sound) scales.
+            FolderError: unreadable, not of floating point, or FP8 or integers without (sound) scales.
         """
+        if name in self._packed:
+            return self._unpack(name, torch.empty(self.shapes[name]))
         tensor = self._shards.read(name)
         if not tensor.dtype.is_floating_point:
             raise FolderError(f"{self._folder}: {name} is of {tensor.dtype}: a weight must be of floating point")
@@ -131,10 +144,15 @@ class FolderCheckpoint:
     def read_into(self, name: str, out: Tensor) -> None:
         """As `read`, into contiguous memory of that shape on the CPU, without a second tensor where it can be."""
         dtype = self._shards.entries[name].dtype
-        if dtype.is_floating_point and dtype.itemsize > 1:
+        if name in self._packed:
+            self._unpack(name, out)
+        elif dtype.is_floating_point and dtype.itemsize > 1:
             self._shards.read_into(name, out)
         else:
             out.copy_(self.read(name))
+
+    def _unpack(self, name: str, out: Tensor) -> Tensor:
+        return unpack_into(out, [self._shards.read(part) for part in self._packed[name]], f"{self._folder}: {name}")
 
 
 def refuse_not_finite(where: Path, name: str, tensor: Tensor) -> Tensor:

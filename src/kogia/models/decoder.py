@@ -59,9 +59,7 @@ class MTPLayer(nn.Module):
         x = self.eh_proj(torch.cat((self.enorm(embedded), self.hnorm(h)), dim=-1))
         return self.norm(self.block(x, cos, sin, mask))
 
-    def decode(
-        self, h: Tensor, embedded: Tensor, cos: Tensor, sin: Tensor, cache_BSL: Tensor, at_BT: Tensor
-    ) -> Tensor:
+    def decode(self, h: Tensor, embedded: Tensor, cos: Tensor, sin: Tensor, cache_BSL: Tensor, at_BT: Tensor) -> Tensor:
         """The same for T positions a row over this layer's own cache: (B, T, hidden) -> (B, T, hidden)."""
         x = self.eh_proj(torch.cat((self.enorm(embedded), self.hnorm(h)), dim=-1))
         return self.norm(self.block.decode(x, cos, sin, cache_BSL, at_BT))

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from kogia.errors import FolderError
 from kogia.files import write_json
-from kogia.formats.header import count_bytes
+from kogia.formats.header import Size, count_bytes
 from kogia.formats.safetensors import write_shards
 from kogia.kernels.fp8 import BLOCK, quantise_blocks
+from kogia.kernels.integer import GROUP
 from kogia.models.checkpoint import (
     SCALES,
     Checkpoint,
@@ -24,6 +25,7 @@ from kogia.models.checkpoint import (
 from kogia.models.config import ModelConfig
 from kogia.models.decoder import Decoder
 from kogia.models.names import Stored, is_matrix_of_a_layer, select, stays_float32, stored_tensors
+from kogia.models.quantised import BITS, METHOD, pack, stored_format, stored_parts
 
 SHARD_BYTES = 4 << 30
 
@@ -173,7 +175,7 @@ def save_model(folder: Path, model: Decoder, generation: dict[str, Any] | None =
 def write_folder(
     folder: Path, checkpoint: Checkpoint, dtype: torch.dtype, generation: dict[str, Any] | None = None,
     ue8m0: bool = False, shard_bytes: int = SHARD_BYTES, resume: bool = False,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Callable[[int, int], None] = lambda done, total: None, quantise: str | None = None,
 ) -> None:  # fmt: skip
     """Write a Hugging Face folder, holding one tensor at a time.
 
@@ -181,15 +183,17 @@ def write_folder(
     the rest in BF16. ue8m0: FP8 scales are powers of two (DeepSeek-V3.1). The balancing bias stays FP32.
     resume: shards that an earlier, killed call wrote to this folder from the same checkpoint are kept.
     progress: told the bytes written so far and those of the whole, after each tensor.
+    quantise: "int8" or "int4": the matrices in Kogia's own layout (models/quantised.py), the rest in FP32.
 
     Raises:
-        FolderError: the checkpoint lacks a tensor. DiskFullError.
+        FolderError: the checkpoint lacks a tensor, or a weight does not fit the format. DiskFullError.
     """
     config = checkpoint.config
     expected = skeleton(config).state_dict()
     stored = list(stored_tensors(config, expected))
     refuse_wrong_tensors(folder, checkpoint, stored, expected)
-    stored = [s for s in stored if not (s.copy and s.name == "lm_head.weight")]  # a tied head is not written
+    # a tied head is not written, and a folder that only Kogia reads has no copies
+    stored = [s for s in stored if not (s.copy and (quantise or s.name == "lm_head.weight"))]
     values = config.to_json() | {"torch_dtype": str(_plain(dtype)).removeprefix("torch.")}
     values |= _inherited(getattr(checkpoint, "source", {}), values)
     if dtype == torch.float8_e4m3fn:
@@ -197,10 +201,18 @@ def write_folder(
             "activation_scheme": "dynamic", "fmt": "e4m3", "quant_method": "fp8",
             "weight_block_size": [BLOCK, BLOCK], **({"scale_fmt": "ue8m0"} if ue8m0 else {}),
         }  # fmt: skip
+    if quantise:
+        values["quantization_config"] = {"quant_method": METHOD, "bits": BITS[quantise], "group_size": GROUP}
     write_json(folder / "config.json", values)
     defaults = {"bos_token_id": config.bos_token_id, "eos_token_id": values["eos_token_id"], "do_sample": True}
     write_json(folder / "generation_config.json", defaults | (generation or {}))
-    sizes = [size for s in stored for size in _sizes(s, select(expected[s.parameter], s), dtype)]
+    shapes = {s.name: tuple(select(expected[s.parameter], s).shape) for s in stored}
+    if quantise:
+        sizes = [size for s in stored for size in stored_parts(s.name, shapes[s.name], quantise)]
+        tensors = _packed(folder, checkpoint, shapes, quantise)
+    else:
+        sizes = [size for s in stored for size in _sizes(s, shapes[s.name], dtype)]
+        tensors = _tensors(folder, checkpoint, stored, dtype, ue8m0)
     total, done = sum(count_bytes(size) for size in sizes), 0
 
     def wrote(size: int) -> None:
@@ -208,7 +220,7 @@ def write_folder(
         done += size
         progress(done, total)
 
-    write_shards(folder, _tensors(folder, checkpoint, stored, dtype, ue8m0), sizes, shard_bytes, resume, wrote)
+    write_shards(folder, tensors, sizes, shard_bytes, resume, wrote)
 
 
 def _inherited(source: dict[str, Any], written: dict[str, Any]) -> dict[str, Any]:
@@ -224,8 +236,7 @@ def _plain(dtype: torch.dtype) -> torch.dtype:
     return torch.bfloat16 if dtype == torch.float8_e4m3fn else dtype
 
 
-def _sizes(s: Stored, tensor: Tensor, dtype: torch.dtype) -> list[tuple[str, torch.dtype, tuple[int, ...]]]:
-    shape = tuple(tensor.shape)
+def _sizes(s: Stored, shape: tuple[int, ...], dtype: torch.dtype) -> list[Size]:
     if s.name.endswith("e_score_correction_bias"):
         return [(s.name, torch.float32, shape)]
     if dtype != torch.float8_e4m3fn or not is_matrix_of_a_layer(s.name):
@@ -253,3 +264,21 @@ def _tensors(
             pair = cache(lambda s=s: quantise_blocks(read(s, torch.float32), BLOCK, ue8m0, s.name))
             yield s.name, lambda pair=pair: pair()[0]  # type: ignore[misc]
             yield s.name + SCALES, lambda pair=pair: pair()[1]  # type: ignore[misc]
+
+
+def _packed(
+    folder: Path, checkpoint: Checkpoint, shapes: dict[str, tuple[int, ...]], wanted: str
+) -> Iterator[tuple[str, Callable[[], Tensor]]]:
+    """As `_tensors`, in the order of `stored_parts`."""
+
+    def read(name: str) -> Tensor:
+        return refuse_not_finite(folder, name, checkpoint.read(name).float())
+
+    for name, shape in shapes.items():
+        format = stored_format(name, shape, wanted)
+        if format is None:
+            yield name, partial(read, name)
+            continue
+        parts = cache(lambda name=name, format=format: pack(read(name), format, name))
+        for i, (part, _, _) in enumerate(stored_parts(name, shape, wanted)):
+            yield part, lambda parts=parts, i=i: parts()[i]  # type: ignore[misc]

@@ -28,6 +28,9 @@ from kogia.models.gguf_warnings import differences
 Kind = GGMLQuantizationType
 Piece = tuple[str, Callable[[], Tensor]]  # Hugging Face's name, and how to make it
 TOKEN_ID = "tokenizer.ggml.{}_token_id"
+# What these formats cost most in: the embedding and the head, which llama.cpp's own quantiser keeps finer as well.
+# SmolLM2 (tied) has a perplexity of 16.05 with them in Q4_0, of 14.77 with llama.cpp's choice.
+FINER, ENDS = {Kind.Q4_0: Kind.Q8_0, Kind.Q4_1: Kind.Q8_0}, ("token_embd.weight", "output.weight")
 FP16_MOST = float(np.finfo(np.float16).max)  # no format's scales hold more
 FILE_TYPES = {
     "f32": (Kind.F32, LlamaFileType.ALL_F32), "f16": (Kind.F16, LlamaFileType.MOSTLY_F16),
@@ -69,8 +72,9 @@ def write_gguf(
     """Write a model as one GGUF file that llama.cpp loads; whole or not at all.
 
     vocabulary: metadata as `kogia.text.gguf.vocabulary` makes it, or {} for a file without a tokenizer.
-    dtype: a key of `FILE_TYPES`, for every matrix; norms, biases and routers stay FP32, and a matrix whose rows do
-        not divide into the format's blocks becomes FP16, as in llama.cpp's converter.
+    dtype: a key of `FILE_TYPES`, for every matrix; norms, biases and routers stay FP32, embedding and head are Q8_0
+        under q4_0 and q4_1, and a matrix whose rows do not divide into the format's blocks becomes FP16, as in
+        llama.cpp's converter.
     mtp_layers: how many MTP layers to keep; all by default. llama.cpp loads any number and drafts with exactly one.
     Returns what a user should know: where llama.cpp computes otherwise than Kogia.
 
@@ -95,7 +99,8 @@ def write_gguf(
 
 
 def _in_fp16(tensors: dict[str, Planned], dtype: str) -> list[str]:
-    smaller = [name for name, t in tensors.items() if _is_matrix(name, t.shape) and t.kind != FILE_TYPES[dtype][0]]
+    wanted = FILE_TYPES[dtype][0]
+    smaller = [n for n, t in tensors.items() if _is_matrix(n, t.shape) and t.kind == Kind.F16 != wanted]
     fallback = f"{len(smaller)} matrices do not divide into blocks of {dtype} and are in FP16, first {smaller[:1]}"
     return [fallback] if smaller else []
 
@@ -243,4 +248,5 @@ def _is_matrix(name: str, shape: tuple[int, ...]) -> bool:
 def _format(name: str, shape: tuple[int, ...], wanted: GGMLQuantizationType) -> GGMLQuantizationType:
     if not _is_matrix(name, shape):
         return Kind.F32
+    wanted = FINER.get(wanted, wanted) if name in ENDS else wanted
     return wanted if shape[-1] % GGML_QUANT_SIZES[wanted][0] == 0 else Kind.F16

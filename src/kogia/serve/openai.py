@@ -86,7 +86,7 @@ class TokenDetails(BaseModel):
 
 
 class Usage(BaseModel):
-    """Tokens read and sampled. Nothing is cached between requests yet, so every prompt token is a miss."""
+    """Tokens read and sampled. A hit is a prompt token that was not computed for this request: it was in the cache."""
 
     prompt_tokens: int
     completion_tokens: int

@@ -8,12 +8,13 @@
 
 #include "lanes.h"
 
-struct Draws {  // column arrays of `rows` requests; index: each one's row of logits
-    int32_t rows, vocabulary, threads;
+struct Draws {  // `places` tokens; of each: its row of logits, whose settings it has, and which number of theirs
+    int32_t places, vocabulary, threads;
     const float* logits;
     int64_t stride;
-    const int64_t *index, *top_k, *seed, *place;
-    const float *temperature, *top_p, *min_p;
+    const int64_t *at, *owner, *place;
+    const float *temperature, *top_p, *min_p;  // columns by owner
+    const int64_t *top_k, *seed;
     int64_t* tokens;
     float* logprobs;
 };
@@ -124,27 +125,29 @@ struct Row {
     }
 };
 
-inline void row(const Draws& d, int r, Row& room) {
-    const float* logits = d.logits + d.index[r] * d.stride;
-    bool greedy = d.temperature[r] < COLDEST;
-    float warmth = greedy ? 1.0f : 1.0f / d.temperature[r];
+inline void one(const Draws& d, int i, Row& room) {
+    const float* logits = d.logits + d.at[i] * d.stride;
+    int64_t owner = d.owner[i], top_k = d.top_k[owner];
+    float temperature = d.temperature[owner], top_p = d.top_p[owner], min_p = d.min_p[owner];
+    bool greedy = temperature < COLDEST;
+    float warmth = greedy ? 1.0f : 1.0f / temperature;
     room.weigh(logits, d.vocabulary, warmth);
-    int token = 0;
-    if (!(room.total < INFINITY)) {
-        d.tokens[r] = 0, d.logprobs[r] = NAN;  // NaN or infinity among the logits: the caller's to report
+    if (!(room.total < INFINITY)) {  // NaN or infinity among the logits: the caller's to report
+        d.tokens[i] = 0, d.logprobs[i] = NAN;
         return;
     }
-    double u = uniform(d.seed[r], d.place[r]);
+    int token = 0;
+    double u = uniform(d.seed[owner], d.place[i]);
     if (greedy) {
         while (logits[token] != room.top) token++;
-    } else if (d.top_p[r] < 1.0f || d.top_k[r] || d.min_p[r] > 0.0f) {
-        room.cut(d.vocabulary, d.top_p[r], d.top_k[r], d.min_p[r]);
+    } else if (top_p < 1.0f || top_k || min_p > 0.0f) {
+        room.cut(d.vocabulary, top_p, top_k, min_p);
         token = room.invert_likely(u);
     } else {
         token = room.invert(u * room.total);
     }
-    d.tokens[r] = token;
-    d.logprobs[r] = float(double((logits[token] - room.top) * warmth) - std::log(room.total));
+    d.tokens[i] = token;
+    d.logprobs[i] = float(double((logits[token] - room.top) * warmth) - std::log(room.total));
 }
 
 }  // namespace draw

@@ -507,11 +507,11 @@ void kogia_run(const Op* ops, int count, const Run* run) {
 
 void kogia_draw(const Draws* draws) {
 #if defined(_OPENMP)
-#pragma omp parallel for num_threads(draws->threads) if (draws->threads > 1 && draws->rows > 1)
+#pragma omp parallel for num_threads(draws->threads) if (draws->threads > 1 && draws->places > 1)
 #endif
-    for (int r = 0; r < draws->rows; r++) {
+    for (int i = 0; i < draws->places; i++) {
         static thread_local draw::Row room;
-        draw::row(*draws, r, room);
+        draw::one(*draws, i, room);
     }
 }
 }
