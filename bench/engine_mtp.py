@@ -2,8 +2,8 @@
 
 MODEL (a trained model with MTP layers; runs/nano/final, which `make demo` makes) answers questions of its own task,
 greedy and at temperature 1, with 1, 4 and 16 sequences in flight: without drafts, with 1, 2 and 3 always, and with as
-many as pay (auto). SmolLM2, which has no MTP layers, answers two questions alone, one that asks for a text again with a
-few changes and one that does not, without drafts and with n-gram lookup (auto).
+many as pay (auto). SmolLM2, which has no MTP layers, answers two questions alone, without drafts and with n-gram lookup
+(auto): one asks for a text again with a few changes (greedy), one for something new (temperature 1).
 
 One thread, CPU time of the whole of `generate`, prompts included. Every answer must be that without drafts, its
 log-probabilities included, bit for bit. "tokens a step": of each sequence. "right at 1, 2, 3": share of drafts that
@@ -108,9 +108,9 @@ def race_lookup(asked: argparse.Namespace, rounds: int) -> list[str]:
     decoder, tokenizer = load(path)
     lines = []
     edit = EDIT.format(code=inspect.getsource(textwrap.dedent))
-    for name, question in (("lookup_edit", edit), ("lookup_free", FREE)):
+    for name, question, temperature in (("lookup_edit", edit, 0.0), ("lookup_free", FREE, 1.0)):
         prompt = encode_chat(tokenizer, [{"role": "user", "content": question}])
-        params = SamplingParams(32 if asked.quick else 400, 0.0, ignore_eos=name == "lookup_free")
+        params = SamplingParams(32 if asked.quick else 300, temperature, ignore_eos=True)
 
         def make(draft: str | int) -> Engine:
             return make_engine(decoder, tokenizer, asked.lookup_format, draft, max_batch=1, prefix_cache=False)

@@ -83,14 +83,17 @@ def test_transformers_counts_the_same(tmp_path, config):
 
 
 def test_bytes_by_hand(make_family, tmp_path):
-    """FP8: a byte for each number of a layer's matrices and 4 for each of their 128 x 128 blocks, 2 for all others."""
+    """FP8: a byte for each number of a layer's matrices and 4 for each of their 128 x 128 blocks, 2 for all others.
+    Integers: 34 bytes for 32 numbers in int8 and 20 in int4; embedding and head in int8, norms in FP32."""
     model = make_family("llama", hidden_size=128, intermediate_size=256, head_dim=32, num_hidden_layers=1)
     save_model(tmp_path, model)
     matrices = 128 * (128 + 2 * 64 + 128) + 3 * 128 * 256
-    rest = 2 * 400 * 128 + 3 * 128
+    ends, norms = 2 * 400 * 128, 3 * 128
+    rest = ends + norms
     whole = matrices + rest
     assert describe(tmp_path)["bytes"] == {
         "float32": 4 * whole, "bfloat16": 2 * whole, "float8": matrices + 4 * (matrices // 128**2) + 2 * rest,
+        "int8": (matrices + ends) // 32 * 34 + 4 * norms, "int4": matrices // 32 * 20 + ends // 32 * 34 + 4 * norms,
     }  # fmt: skip
 
 

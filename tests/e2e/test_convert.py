@@ -58,6 +58,23 @@ def test_fp8_folder(final, tmp_path):
     assert answers(tmp_path / "eight") == answers(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("format", ["int8", "int4"])
+def test_quantised_folder_and_back(final, tmp_path, format):
+    """A smaller folder that chat reads; what comes back from it, as a folder or as GGUF, has its values and answers."""
+    small, whole = tmp_path / "small", tmp_path / "whole"
+    code, out, errors = kogia("convert", final, small, "--quantize", format)
+    assert code == 0 and errors == "" and re.search(f"Only Kogia reads it.*kogia convert {small}", out)
+    assert (small / SINGLE).stat().st_size < 0.5 * (final / SINGLE).stat().st_size
+    assert json.loads(kogia("info", small, "--json")[1])["quantization"]["bits"] == int(format[3:])
+    assert kogia("convert", small, whole)[0] == 0
+    a, b = package.load_model(small), package.load_model(whole)
+    assert all((x == y).all() for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+    convert(small, tmp_path / "one.gguf", "float32", Warnings())
+    c = package.load_model(tmp_path / "one.gguf")
+    assert all((x == y).all() for x, y in zip(a.state_dict().values(), c.state_dict().values(), strict=True))
+    assert answers(small) == answers(whole)
+
+
 def test_gguf_and_back(final, tmp_path):
     """What llama.cpp does otherwise is said. Tokens, weights and answers come back."""
     code, _, errors = kogia("convert", final, tmp_path / "model.gguf")
@@ -90,6 +107,13 @@ def test_half_precision_by_auto(final, tmp_path):
         (["{final}", "{tmp}/x.gguf", "--dtype", "fp8"], "--dtype fp8 is not one for x.gguf"),
         (["{final}", "{tmp}/x", "--mtp-layers", "1"], "--mtp-layers 1.*gguf file only"),
         (["{final}", "{tmp}/x.gguf", "--mtp-layers", "-1"], "--mtp-layers -1"),
+        (["{final}", "{tmp}/x.gguf", "--quantize", "int8"], "--quantize int8 makes folders: for x.gguf .*--dtype q8_0"),
+        (["{final}", "{tmp}/x.gguf", "--quantize", "int4"], "--dtype q4_0"),
+        (["{final}", "{tmp}/x", "--quantize", "int5"], "--quantize int5 is not known: there are int8, int4"),
+        (
+            ["{final}", "{tmp}/x", "--quantize", "int4", "--dtype", "fp8"],
+            "--quantize int4 leaves nothing to --dtype fp8",
+        ),
         (["{tmp}/nothing", "{tmp}/x"], "nothing is not a folder"),
         (["{tmp}", "{tmp}/x"], "config.json is missing"),
         (["no-such-model", "{tmp}/x"], "smollm2"),
@@ -159,6 +183,29 @@ def test_a_kill_in_the_middle_is_gone_on_from(final, tmp_path, monkeypatch):
     assert "quantization_config" in json.loads((tmp_path / "out2" / "config.json").read_text())
 
 
+def test_a_killed_quantisation_is_gone_on_from(final, tmp_path, monkeypatch):
+    """Also where a shard ends between codes and their scales; with other bits, all begins anew."""
+    monkeypatch.setattr(convert_module, "write_folder", partial(write_folder, shard_bytes=20_000))
+    for format in ("int8", "int4"):
+        convert(final, tmp_path / format, quantize=format)
+    half = tmp_path / ".out.partial"
+    with pytest.raises(Killed):
+        convert(final, tmp_path / "out", listener=KillAfter(0.6), quantize="int4")
+    before = {path.name: path.stat().st_mtime_ns for path in half.glob("*.safetensors")}
+    assert len(before) >= 5
+    convert(final, tmp_path / "out", quantize="int4")
+    assert {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in before} == before
+    assert contents(tmp_path / "out") == contents(tmp_path / "int4")
+    with pytest.raises(Killed):
+        convert(final, tmp_path / "out2", listener=KillAfter(0.6), quantize="int4")
+    convert(final, tmp_path / "out2", quantize="int8")
+    assert contents(tmp_path / "out2") == contents(tmp_path / "int8")
+
+
+def contents(folder) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
 def test_a_kill_before_the_end_leaves_no_half_model(final, tmp_path):
     process = start("convert", final, tmp_path / "copy")
     with pytest.raises(subprocess.TimeoutExpired):
@@ -212,6 +259,21 @@ def test_bad_values_are_refused_and_named(source, tmp_path, name):
             convert(source, tmp_path / form, dtype, Warnings())
         assert named in str(caught.value) or form == "out.gguf"
         assert not (tmp_path / form).exists()
+
+
+def test_from_what_is_quantised_already(source, tmp_path):
+    """FP8 to integers and back, the same bits again (nothing changes), other bits."""
+    convert(source, tmp_path / "eight", "fp8")
+    convert(tmp_path / "eight", tmp_path / "four", quantize="int4")
+    convert(tmp_path / "four", tmp_path / "again", quantize="int4")
+    assert contents(tmp_path / "again") == contents(tmp_path / "four")
+    convert(tmp_path / "four", tmp_path / "finer", quantize="int8")
+    convert(tmp_path / "finer", tmp_path / "fp8", "fp8")
+    assert "scale_inv" in " ".join(load_file(tmp_path / "fp8" / SINGLE))
+    original = package.load_model(source).state_dict()
+    for name in ("eight", "four", "finer", "fp8"):
+        state = package.load_model(tmp_path / name).state_dict()
+        assert all((state[n] - w).norm() <= 0.12 * w.norm() for n, w in original.items()), name
 
 
 def test_what_config_json_says_beyond_us_is_kept(source, tmp_path):

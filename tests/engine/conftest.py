@@ -6,13 +6,22 @@ import pytest
 import torch
 
 from kogia.engine.engine import Engine
+from kogia.engine.native_runner import NativeRunner
 from kogia.engine.torch_runner import TorchRunner
+from kogia.kernels.native import why_not
 
 # Every runner that promises exactness is held to it: (name, dtype, how to make one for a model).
 EXACT_RUNNERS = [
     ("torch", torch.float32, lambda model: TorchRunner(model, one_by_one=True)),
     ("torch", torch.bfloat16, lambda model: TorchRunner(model, one_by_one=True)),
 ]
+if why_not() is None:
+    EXACT_RUNNERS += [
+        ("native", torch.float32, lambda model: NativeRunner(model, "float32")),
+        ("native", torch.bfloat16, lambda model: NativeRunner(model, "bfloat16")),
+        ("native-int8", torch.float32, lambda model: NativeRunner(model, "int8")),
+        ("native-int4", torch.float32, lambda model: NativeRunner(model, "int4")),
+    ]
 
 
 @pytest.fixture(scope="session", params=EXACT_RUNNERS, ids=lambda p: f"{p[0]}-{str(p[1]).removeprefix('torch.')}")

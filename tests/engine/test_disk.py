@@ -107,7 +107,7 @@ def test_other_weights_find_nothing_there(exact_runner, tiny_tokenizer, make_mod
 
 def test_a_runner_that_cannot_hand_out_blocks_is_refused(exact_runner, tiny_tokenizer, tmp_path):
     class Closed:
-        exact = True
+        exact, block_bytes, config = True, 1, exact_runner[0].config
 
     with pytest.raises(EngineError, match="Closed cannot hand out blocks"):
         Engine(exact_runner[0], tiny_tokenizer, runner=Closed(), disk=DiskTier(tmp_path, 1))

@@ -7,6 +7,7 @@ import torch
 
 from kogia.engine.engine import Engine
 from kogia.engine.request import Output, SamplingParams
+from kogia.engine.torch_runner import TorchRunner
 from kogia.errors import PromptError
 
 
@@ -17,7 +18,7 @@ def model(make_model, tiny_tokenizer):
 
 @pytest.fixture
 def engine(model, tiny_tokenizer) -> Engine:
-    return Engine(model, tiny_tokenizer)
+    return Engine(model, tiny_tokenizer, draft="off")
 
 
 def prompts(count: int) -> list[list[int]]:
@@ -128,7 +129,7 @@ def test_every_step_hands_out_one_token_of_each_running_request(engine):
 @pytest.fixture
 def talkative(model, tiny_tokenizer):
     """An engine whose model ends its answers soon: EOS is made likely."""
-    engine = Engine(model, tiny_tokenizer)
+    engine = Engine(model, tiny_tokenizer, runner=TorchRunner(model, one_by_one=False))
     with torch.no_grad():
         engine.model.lm_head.weight.mul_(0.1)
         engine.model.lm_head.weight[engine.tokenizer.eos] = 0.0
@@ -174,7 +175,7 @@ def test_many_requests_all_finish(model, tiny_tokenizer):
 @pytest.mark.parametrize("victim", [0, 1, 2])
 @pytest.mark.parametrize("after", [0, 1, 4])
 def test_abort_frees_the_row_and_disturbs_nobody(model, tiny_tokenizer, alone, victim, after):
-    engine = Engine(model, tiny_tokenizer, max_batch=3)
+    engine = Engine(model, tiny_tokenizer, max_batch=3, draft="off")
     ids = [engine.add(p, s) for p, s in zip(prompts(4), params(4), strict=True)]  # the fourth has to wait
     done = {}
     for _ in range(after):
@@ -274,7 +275,7 @@ def test_refresh_takes_over_the_live_weights(make_model, tiny_tokenizer):
 @pytest.mark.parametrize("tied", [False, True])
 def test_bfloat16_keeps_router_and_norms_exact(make_model, tiny_tokenizer, tied):
     live = make_model(1, vocab_size=400, tie_word_embeddings=tied).compute_in(torch.bfloat16)
-    engine = Engine(live, tiny_tokenizer)
+    engine = Engine(live, tiny_tokenizer, runner=TorchRunner(live, one_by_one=False))
     dtypes = {name: p.dtype for name, p in engine.model.named_parameters()}
     exact = {name for name, dtype in dtypes.items() if dtype == torch.float32}
     assert exact == {n for n in dtypes if "norm" in n or n.endswith("mlp.gate.weight")}

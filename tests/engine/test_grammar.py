@@ -307,7 +307,7 @@ def test_hostile_schemas_are_bounded(tiny_tokenizer):
 
 def test_the_missing_library_is_named(tiny_tokenizer, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "llguidance", None)
-    with pytest.raises(PromptError, match=r"pip install 'kogia-llm\[grammar\]'"):
+    with pytest.raises(PromptError, match=r"pip install llguidance"):
         compile_constraint(Constraint("regex", "never compiled before"), tiny_tokenizer)
 
 

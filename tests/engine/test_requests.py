@@ -33,7 +33,7 @@ class Counting(TorchRunner):
 
 @pytest.fixture
 def engine(model, tiny_tokenizer) -> Engine:
-    return Engine(model, tiny_tokenizer, runner=Counting(model))
+    return Engine(model, tiny_tokenizer, runner=Counting(model), draft="off")
 
 
 def run(engine: Engine) -> dict:
@@ -49,7 +49,7 @@ def run(engine: Engine) -> dict:
 
 @pytest.mark.parametrize("prefix_cache", [False, True])
 def test_equal_prompts_are_read_once(model, tiny_tokenizer, prefix_cache):
-    engine = Engine(model, tiny_tokenizer, prefix_cache=prefix_cache, runner=Counting(model))
+    engine = Engine(model, tiny_tokenizer, prefix_cache=prefix_cache, runner=Counting(model), draft="off")
     outputs = engine.generate([LONG] * 16, [SamplingParams(3, seed=i, ignore_eos=True) for i in range(16)])
     assert engine.runner.rows == 100 + 16 * 2
     assert [o.cached_tokens for o in outputs] == [0] + [100] * 15

@@ -63,7 +63,6 @@ def test_lookup_changes_no_answer_and_finds_repetition(repeating, tiny_tokenizer
         assert stats["accepted_tokens"] > 0.3 * stats["draft_tokens"] > 10
 
 
-
 @NEEDS_KERNELS
 def test_guesses_are_the_layers_most_likely_tokens(make_model, tiny_tokenizer):
     """Depth 1 and 2 by hand: h of the last token, then the layers as in training (`further_hidden_states`)."""
@@ -85,7 +84,9 @@ def test_guesses_are_the_layers_most_likely_tokens(make_model, tiny_tokenizer):
     with torch.inference_mode():
         tokens = torch.tensor([known])
         h = model.hidden_states(tokens[:, :-1])
-        first = int(model.logits(model.further_hidden_states(h, torch.cat((tokens, tokens[:, :1]), 1))[0])[0, -1].argmax())
+        first = int(
+            model.logits(model.further_hidden_states(h, torch.cat((tokens, tokens[:, :1]), 1))[0])[0, -1].argmax()
+        )
         second = model.further_hidden_states(h, torch.tensor([[*known, first]]))[1]
         assert guesses == [first, int(model.logits(second)[0, -1].argmax())]
 

@@ -129,6 +129,15 @@ def test_from_a_folder_without_a_model_in_memory(tmp_path, make_family):
     assert not [name for name in GGUF(tmp_path / "model.gguf").tensors if "shared_head_head" in name]
 
 
+@pytest.mark.parametrize("tied", [False, True])
+def test_embedding_and_head_are_finer_than_four_bits(tmp_path, make_family, tied):
+    """As in llama.cpp's own files: a tied embedding in Q4_0 costs SmolLM2 a tenth of its perplexity."""
+    path = exported(make_family("llama", tie_word_embeddings=tied), tmp_path, "q4_0")
+    kinds = {name: tensor.quantisation for name, tensor in GGUF(path).tensors.items()}
+    assert kinds["token_embd.weight"] == "Q8_0" and kinds.get("output.weight") == (None if tied else "Q8_0")
+    assert kinds["blk.0.attn_q.weight"] == kinds["blk.1.ffn_down.weight"] == "Q4_0"
+
+
 @pytest.mark.parametrize("dtype", FILE_TYPES)
 def test_every_format(tmp_path, make_family, dtype):
     """What is read is what the gguf package makes of the weights; norms, biases and routers stay as they are."""
@@ -136,7 +145,8 @@ def test_every_format(tmp_path, make_family, dtype):
     path = exported(model, tmp_path, dtype)
     live, back, kind = LiveCheckpoint(model), GGUFCheckpoint(path), FILE_TYPES[dtype][0]
     for name in ("model.embed_tokens.weight", "model.layers.1.mlp.experts.3.down_proj.weight", "lm_head.weight"):
-        expected = dequantize(quantize(live.read(name).numpy(), kind), kind)
+        kept = FILE_TYPES["q8_0"][0] if dtype.startswith("q4") and "experts" not in name else kind
+        expected = dequantize(quantize(live.read(name).numpy(), kept), kept)
         assert torch.equal(back.read(name).float(), torch.from_numpy(expected)), name
     for name in (
         "model.norm.weight",

@@ -244,19 +244,24 @@ MEASURE = textwrap.dedent("""
     if sys.argv[3] == "load":
         model = load_model(sys.argv[2])
     else:
-        convert(sys.argv[2], Path(sys.argv[2] + ".out"), sys.argv[3])
+        how = {"quantize": sys.argv[3]} if sys.argv[3].startswith("int") else {"dtype": sys.argv[3]}
+        convert(sys.argv[2], Path(sys.argv[2] + ".out"), **how)
     print(peak() - before)
 """)
 
 
-@pytest.mark.parametrize(("what", "model_share"), [("load", 1.0), ("fp8", 0.0)])
-def test_memory_is_the_model_and_one_tensor(make_family, tmp_path, what, model_share):
-    """100 MB in shards of 30; the largest tensor, the embedding, has 8 MB in FP32."""
+@pytest.mark.parametrize(
+    ("what", "model_share", "source"),
+    [("load", 1.0, None), ("fp8", 0.0, None), ("int8", 0.0, None), ("int4", 0.0, None), ("load", 1.0, "int4"),
+     ("float32", 0.0, "int8")],
+)  # fmt: skip
+def test_memory_is_the_model_and_one_tensor(make_family, tmp_path, what, model_share, source):
+    """100 MB in shards of 30 (less if the source is quantised); the largest tensor, the embedding, has 8 MB in FP32."""
     save_model(tmp_path / "small", make_family("qwen2", 63))
     model = make_family("qwen2", 64, hidden_size=512, intermediate_size=2000, num_hidden_layers=6, vocab_size=4000)
     size = sum(t.numel() * 4 for t in model.state_dict().values())
     largest = max(t.numel() * 4 for t in model.state_dict().values())
-    write_folder(tmp_path / "large", LiveCheckpoint(model), torch.float32, shard_bytes=30 << 20)
+    write_folder(tmp_path / "large", LiveCheckpoint(model), torch.float32, shard_bytes=30 << 20, quantise=source)
     script = subprocess.run(
         [sys.executable, "-c", MEASURE, tmp_path / "small", tmp_path / "large", what],
         capture_output=True, text=True, check=True,

@@ -40,6 +40,10 @@ class Runner(Protocol):
     exact: bool
     """Whether a row's result depends on nothing but its own sequence."""
 
+    @property
+    def block_bytes(self) -> int:
+        """Bytes of a block of the cache, over all layers."""
+
     def allocate(self, blocks: int) -> None:
         """Provide cache memory for that many blocks: all layers, those of multi-token prediction included."""
 

@@ -20,8 +20,9 @@ from kogia.engine.drawing import Draw, Drawing
 from kogia.engine.metrics import Metrics
 from kogia.engine.request import Event, Output, SamplingParams, Sequence
 from kogia.engine.rows import Rows
+from kogia.engine.runners import make_runner
 from kogia.engine.scheduler import Scheduler
-from kogia.engine.torch_runner import TorchRunner
+from kogia.engine.speculate import make_drafter
 from kogia.errors import EngineError, PromptError, QueueFullError
 from kogia.models.decoder import Decoder
 from kogia.text.tokenizer import Tokenizer
@@ -43,28 +44,38 @@ class Engine:
         max_batch: int = 512,
         max_length: int = 0,
         *,
+        quantize: str | None = None,
+        draft: str | int = "auto",
+        exact: bool | None = None,
+        threads: int = 0,
         max_batch_tokens: int = 2048,
         cache_tokens: int = 0,
         prefix_cache: bool = True,
         max_waiting: int = 0,
-        runner: Runner | None = None,
-        exact: bool = True,
         disk: DiskTier | None = None,
+        runner: Runner | None = None,
     ) -> None:
         """max_batch: sequences in flight; max_length: tokens of prompt and reply together (0: the model's context);
-        max_batch_tokens: computed in a step; cache_tokens: room for so many (0: enough for max_batch sequences, but at
-        most CACHE_BYTES); prefix_cache: keep what was computed for prompts that begin alike; max_waiting: sequences
-        that may wait beside max_batch running ones (0: any number); disk: where cached blocks go that memory has no
-        room for (the runner must be a `BlockStore`)."""
+        quantize: weights in "int8" or "int4"; draft: guesses a step, a number, "auto" (what pays) or "off";
+        exact: whether a reply may not depend on what else runs (None: so it is on the CPU, slowly if there is no
+        compiler); threads: for arithmetic (0: as many as PyTorch has); max_batch_tokens: computed in a step;
+        cache_tokens: room for so many (0: enough for max_batch sequences, but at most CACHE_BYTES); prefix_cache: keep
+        what was computed for prompts that begin alike; max_waiting: sequences that may wait beside max_batch running
+        ones (0: any number); disk: where cached blocks go that memory has no room for (the runner must be a
+        `BlockStore`); runner: another than `make_runner` would choose.
+
+        Raises:
+            UserError: unknown or impossible settings.
+        """
         self.live, self.tokenizer, self.max_batch, self.max_waiting = model, tokenizer, max_batch, max_waiting
-        self.runner: Runner = runner or TorchRunner(model, one_by_one=False)
+        self.runner: Runner = runner or make_runner(model, quantize, exact, threads)
         self.model: Decoder = getattr(self.runner, "model", model)
-        self.exact = exact and self.runner.exact
+        self.exact = self.runner.exact
         context = model.config.max_position_embeddings
         wanted = min(max_length or context, context)
         blocks = self._block_count(cache_tokens, wanted)
         self.max_length = min(wanted, blocks * BLOCK)
-        self.drafter: Drafter | None = None
+        self.drafter: Drafter | None = make_drafter(self.runner, draft)
         self.weight_version = self._last_id = self._arrivals = 0
         self._paused = False
         self._rows = Rows(max_batch, self.max_length)
@@ -208,9 +219,7 @@ class Engine:
     def _block_count(self, cache_tokens: int, max_length: int) -> int:
         if cache_tokens:
             return max(cache_tokens // BLOCK, 1)
-        c = self.live.config
-        layers = c.num_hidden_layers + c.num_nextn_predict_layers
-        affordable = CACHE_BYTES // (layers * c.cache_width * self.live.dtype.itemsize * BLOCK)
+        affordable = CACHE_BYTES // self.runner.block_bytes
         context = -(-max_length // BLOCK)
         return max(min(self.max_batch * context, affordable), context)
 
@@ -218,7 +227,9 @@ class Engine:
         store, pool = self.runner, self._scheduler.pool
         if not isinstance(store, BlockStore):
             raise EngineError(f"{type(store).__name__} cannot hand out blocks, so they cannot be kept on disk")
-        self._scheduler.key = fingerprint(self.live, f"{type(store).__name__} {store.exact}")
+        self._scheduler.key = fingerprint(
+            self.live, f"{type(store).__name__} {getattr(store, 'format', '')} {store.exact}"
+        )
 
         def restore(digest: bytes, block: int) -> bool:
             content = disk.get(digest, store.read_block(block))

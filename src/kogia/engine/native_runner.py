@@ -77,6 +77,14 @@ class NativeRunner:
         """Copy a block in all layers."""
         self.cache[:, target] = self.cache[:, source]
 
+    def read_block(self, block: int) -> Tensor:
+        """A copy of a block: (layers, BLOCK, width)."""
+        return self.cache[:, block].clone()
+
+    def write_block(self, block: int, content: Tensor) -> None:
+        """Put back what `read_block` gave."""
+        self.cache[:, block] = content
+
     def routed_experts(self) -> np.ndarray:
         """(N, MoE layers, K) int16: the experts of each row of the last forward."""
         return self._programs[0].experts()

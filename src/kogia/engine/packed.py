@@ -64,10 +64,10 @@ class PackedWeights:
         return kept
 
     def table(self, read: Callable[[], Tensor]) -> Tensor:
-        """The embedding, in FP32 or BF16; not copied where the model has it so already."""
+        """The embedding, in FP32 or BF16; not copied where nothing trains it and it is so already."""
         dtype = torch.float32 if self.format == "float32" else torch.bfloat16
         source = read()
-        if source.dtype == dtype and source.device.type == "cpu" and source.is_contiguous():
+        if source.dtype == dtype and not source.requires_grad and source.is_contiguous():
             return source.detach()
         kept = torch.zeros(source.shape, dtype=dtype)
         self._copies.append((kept, read))

@@ -11,6 +11,7 @@ guesses. So how many to make is a matter of speed alone, and measured while runn
 import time
 from collections import defaultdict
 from collections.abc import Sequence as Sequences
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -20,8 +21,10 @@ from kogia.engine.batch import BLOCK, Batch, Runner
 from kogia.engine.drafter import Step
 from kogia.engine.request import Sequence
 from kogia.engine.sampler import sample, uniforms
+from kogia.errors import UserError
 
 MTP_DEPTH, LOOKUP_DEPTH = 3, 4  # guesses at most, where nobody says
+MOST = 16
 TRIALS, EXPLORE_EVERY = 6, 64
 KEEP = 0.97  # of what was measured, at each further measurement
 
@@ -79,6 +82,21 @@ class Constant:
         return self.depth
 
 
+@dataclass
+class _Front:
+    """What a layer of multi-token prediction computes: rows of the step with the token one further on.
+
+    which: the numbers (among `step.rows`) of those that get guesses; last: where each one's last row is here.
+    """
+
+    tokens_N: np.ndarray
+    hidden_ND: Tensor
+    rows_N: np.ndarray
+    at_N: np.ndarray
+    which: np.ndarray
+    last: np.ndarray
+
+
 class MTPDrafter:
     """Guesses with the model's own layers of multi-token prediction; beyond their number the last one goes on alone.
 
@@ -86,7 +104,7 @@ class MTPDrafter:
     stretch are worse for a while; they are only guesses.
     """
 
-    def __init__(self, runner: Runner, pace: Pace | Constant) -> None:
+    def __init__(self, runner: Runner, pace: "Pace | Constant") -> None:
         self.runner, self.pace = runner, pace
         self.layers = runner.config.num_nextn_predict_layers
 
@@ -95,76 +113,64 @@ class MTPDrafter:
 
     def propose(self, step: Step) -> list[list[int]]:
         """Guesses for each of `step.rows`."""
-        depth = self.pace.choose(step)
-        kept = np.flatnonzero(step.kept_N)
-        rows_N = step.batch.sequence_N[kept]
-        last = np.searchsorted(rows_N, step.rows, side="right") - 1
-        here = (last >= 0) & (rows_N[last] == step.rows) if len(rows_N) else np.zeros(len(step.rows), dtype=bool)
         guesses: list[list[int]] = [[] for _ in step.rows]
-        if depth and here.any():
-            self._guess(step, depth, kept, last[here], np.flatnonzero(here), guesses)
+        depth = self.pace.choose(step)
+        if depth and len(step.rows):
+            front = self._first(step)
+            for j in range(depth):
+                if not len(front.which):
+                    break
+                batch = Batch(front.tokens_N, front.at_N, front.rows_N, step.batch.tables_SP, front.last)
+                logits, hidden = self.runner.draft(min(j, self.layers - 1), batch, front.hidden_ND)
+                guess = _pick(step, front.which, logits, j)
+                for i, token in zip(front.which.tolist(), guess.tolist(), strict=True):
+                    guesses[i].append(token)
+                if j + 1 < depth:
+                    further = self._further if j + 1 < self.layers else self._alone
+                    front = further(step, front, hidden.clone(), guess, j)
         return guesses
 
-    def _guess(
-        self, step: Step, depth: int, kept: np.ndarray, last: np.ndarray, which: np.ndarray, guesses: list[list[int]]
-    ) -> None:
-        """Fill in `guesses[i]` for i in `which`; `last` is where in `kept` each one's last token is."""
-        rows_N, at_N = step.batch.sequence_N[kept], step.batch.positions_N[kept]
-        tokens, hidden = step.next_N[kept], step.result.hidden_ND[torch.from_numpy(kept)]
-        picker = _Picker(step, which)
-        for j in range(depth):
-            if j >= self.layers:
-                tokens, hidden, rows_N, at_N = guess, hidden[torch.from_numpy(last)], rows_N[last], at_N[last] + 1
-                stays = at_N % BLOCK != 0  # the next block may not be ours yet
-                tokens, hidden, rows_N, at_N = (
-                    tokens[stays],
-                    hidden[torch.from_numpy(stays)],
-                    rows_N[stays],
-                    at_N[stays],
-                )
-                which, last = which[stays], np.arange(int(stays.sum()))
-                picker.keep(stays)
-            elif j:  # the token one further on: known, or guessed by the layer before
-                known = step.length_R[rows_N]
-                for i, token in zip(which.tolist(), guess.tolist(), strict=True):
-                    row = step.rows[i]
-                    step.tokens_RT[row, min(int(step.length_R[row]) + j - 1, step.tokens_RT.shape[1] - 1)] = token
-                ahead = np.minimum(np.minimum(at_N + j + 1, known + j - 1), step.tokens_RT.shape[1] - 1)
-                tokens = step.tokens_RT[rows_N, ahead]
-            if not len(which):
-                return
-            batch = Batch(tokens.astype(np.int32), at_N.astype(np.int32), rows_N, step.batch.tables_SP, last)
-            logits, hidden = self.runner.draft(min(j, self.layers - 1), batch, hidden.clone())
-            guess = picker.pick(logits, j)
-            for i, token in zip(which.tolist(), guess.tolist(), strict=True):
-                guesses[i].append(token)
+    def _first(self, step: Step) -> _Front:
+        """All rows that stand, those of prompts too, for the cache; guesses follow the last of each sequence."""
+        kept = step.kept_N.nonzero()[0]
+        rows_N = step.batch.sequence_N[kept]
+        last = np.searchsorted(rows_N, step.rows, side="right") - 1
+        which = ((last >= 0) & (rows_N[last] == step.rows)).nonzero()[0] if len(rows_N) else last[:0]
+        every = len(kept) == len(step.kept_N)
+        hidden = step.result.hidden_ND if every else step.result.hidden_ND[torch.from_numpy(kept)]
+        return _Front(step.next_N[kept], hidden, rows_N, step.batch.positions_N[kept], which, last[which])
+
+    def _further(self, step: Step, front: _Front, hidden_ND: Tensor, guess: np.ndarray, j: int) -> _Front:
+        """For the next layer: the same rows, and the token one further on, known or just guessed."""
+        widest = step.tokens_RT.shape[1] - 1
+        rows = step.rows[front.which]
+        step.tokens_RT[rows, np.minimum(step.length_R[rows] + j, widest)] = guess
+        ahead_N = np.minimum(np.minimum(front.at_N + j + 2, step.length_R[front.rows_N] + j), widest)
+        tokens_N = step.tokens_RT[front.rows_N, ahead_N]
+        return _Front(tokens_N, hidden_ND, front.rows_N, front.at_N, front.which, front.last)
+
+    def _alone(self, step: Step, front: _Front, hidden_ND: Tensor, guess: np.ndarray, j: int) -> _Front:
+        """Beyond the last layer: it goes on from its own output, one position on, if that is in the same block of the
+        cache; the next block may not be this sequence's yet."""
+        at = front.at_N[front.last] + 1
+        stays = (at % BLOCK != 0).nonzero()[0]
+        rows = front.rows_N[front.last][stays]
+        hidden = hidden_ND[torch.from_numpy(front.last[stays])]
+        return _Front(guess[stays], hidden, rows, at[stays], front.which[stays], np.arange(len(stays)))
 
 
-class _Picker:
-    """Draws guesses with the numbers that the places' own tokens will be drawn with."""
-
-    def __init__(self, step: Step, which: np.ndarray) -> None:
-        rows = step.rows[which].tolist()
-        sequences = [step.sequences[row] for row in rows]
-        self.temperature = np.array([s.params.temperature for s in sequences], dtype=np.float32)
-        self.top_p = np.array([s.params.top_p for s in sequences], dtype=np.float32)
-        self.seed = np.array([s.seed for s in sequences], dtype=np.int64)
-        self.place = np.array([step.length_R[s.row] - len(s.prompt) for s in sequences], dtype=np.int64)
-        self.greedy = not self.temperature.any()
-
-    def keep(self, stays: np.ndarray) -> None:
-        """Only these go on."""
-        self.temperature, self.top_p = self.temperature[stays], self.top_p[stays]
-        self.seed, self.place = self.seed[stays], self.place[stays]
-
-    def pick(self, logits_BV: Tensor, ahead: int) -> np.ndarray:
-        """A token a row, `ahead` places after the next."""
-        if self.greedy:
-            tokens: np.ndarray = logits_BV.cpu().numpy().argmax(-1)  # NumPy's is the quicker one
-            return tokens
-        settings = (torch.from_numpy(x).to(logits_BV.device) for x in (self.temperature, self.top_p))
-        drawn, _ = sample(logits_BV, *settings, uniforms(self.seed, self.place + ahead).to(logits_BV.device))
-        return drawn.cpu().numpy()
+def _pick(step: Step, which: np.ndarray, logits_BV: Tensor, ahead: int) -> np.ndarray:
+    """A guess a row, `ahead` places after the next, drawn with the number that the place's own token will be."""
+    sequences = [step.sequences[row] for row in step.rows[which].tolist()]
+    if not any(s.params.temperature for s in sequences):
+        tokens: np.ndarray = logits_BV.cpu().numpy().argmax(-1)  # NumPy's is the quicker one
+        return tokens
+    device = logits_BV.device
+    warmth = torch.tensor([s.params.temperature for s in sequences], device=device)
+    top_p = torch.tensor([s.params.top_p for s in sequences], device=device)
+    places = np.array([step.length_R[s.row] - len(s.prompt) + ahead for s in sequences])
+    number = uniforms(np.array([s.seed for s in sequences]), places).to(device)
+    return sample(logits_BV, warmth, top_p, number)[0].cpu().numpy()
 
 
 class LookupDrafter:
@@ -206,11 +212,15 @@ class LookupDrafter:
 
 
 def make_drafter(runner: Runner, draft: str | int) -> MTPDrafter | LookupDrafter | None:
-    """ "off" or 0: none; "auto": as many guesses as pay, by multi-token prediction or lookup; a number: so many always."""
+    """What `draft` asks for: nothing ("off" or 0), as many guesses as pay ("auto"), or so many at every step.
+
+    Raises:
+        UserError: something else.
+    """
     if draft in ("off", 0):
         return None
-    has_layers = runner.config.num_nextn_predict_layers > 0
-    if draft == "auto":
-        return MTPDrafter(runner, Pace(MTP_DEPTH)) if has_layers else LookupDrafter(Pace(LOOKUP_DEPTH))
-    pace = Constant(int(draft))
-    return MTPDrafter(runner, pace) if has_layers else LookupDrafter(pace)
+    if draft != "auto" and (isinstance(draft, (str, bool)) or not 0 < draft <= MOST):
+        raise UserError(f"draft is {draft!r}: it must be auto, off, or a number of guesses from 1 to {MOST}")
+    if runner.config.num_nextn_predict_layers:
+        return MTPDrafter(runner, Pace(MTP_DEPTH) if draft == "auto" else Constant(int(draft)))
+    return LookupDrafter(Pace(LOOKUP_DEPTH) if draft == "auto" else Constant(int(draft)))

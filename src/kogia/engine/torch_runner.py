@@ -51,6 +51,12 @@ class TorchRunner:
         self.device = self.model.embed_tokens.weight.device
         self.allocate(0)
 
+    @property
+    def block_bytes(self) -> int:
+        """Bytes of a block of the cache, over all layers."""
+        layers = self.config.num_hidden_layers + self.config.num_nextn_predict_layers
+        return layers * BLOCK * self.config.cache_width * self.model.dtype.itemsize
+
     @torch.no_grad()
     def refresh(self) -> None:
         """Take over the live model's weights."""

@@ -1,9 +1,9 @@
 """Weights in 8 or 4 bits, activations in 8: the definition in plain PyTorch, and the fallback without a compiler.
 
 Groups of 32 inputs share a scale, as in llama.cpp's Q8_0 and Q4_1 (the bits are the same: 8.5 and 5 a weight):
-int8: weight = scale * code, code in -127..127; int4: weight = scale * code + minimum, code in 0..15; scales and minima in
-FP16. A row of activations is rounded to int8 with one FP32 scale a group. Sums of products of integers are exact, so
-only the order in which the groups are added matters, and it is fixed: the result of a row depends on that row alone.
+int8: weight = scale * code, code in -127..127; int4: weight = scale * code + minimum, code in 0..15; scales and minima
+in FP16. A row of activations is rounded to int8 with one FP32 scale a group. Sums of products of integers are exact,
+so only the order in which the groups are added matters, and it is fixed: a row's result depends on that row alone.
 
 Shape suffixes: N rows, I inputs, O outputs, G groups, S inputs of a group (32).
 """
@@ -49,7 +49,7 @@ def dequantise(q: Quantised) -> Tensor:
 
 
 def quantise_rows(x_NI: Tensor) -> tuple[Tensor, Tensor]:
-    """Activations -> codes (N, G, 32) in -127..127 and scales (N, G), both FP32; NaN and infinity make the scale NaN."""
+    """Activations -> codes (N, G, 32) in -127..127 and scales (N, G), FP32; NaN and infinity make the scale NaN."""
     x = _groups(x_NI.float())
     top = x.abs().amax(-1)
     codes = (x * torch.where(top > 0, 127.0 / top, 0.0).unsqueeze(-1)).round()

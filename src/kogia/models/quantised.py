@@ -2,7 +2,7 @@
 
 A matrix NAME (O, I) is stored as
 
-    NAME        I8 (O, G, 32): codes in -127..127; or U8 (O, G, 16): two codes in 0..15 a byte, the first in the low half
+    NAME        I8 (O, G, 32): codes in -127..127; or U8 (O, G, 16): two codes in 0..15 a byte, low half first
     NAME_scale  F16 (O, G)
     NAME_min    F16 (O, G), beside U8 only
 
