@@ -18,7 +18,7 @@ from kogia.engine.engine import Engine
 from kogia.engine.request import Event, SamplingParams
 from kogia.errors import EngineError, PromptError
 from kogia.serve import TEMPERATURE, TOP_P, ReplyReader
-from kogia.serve.worker import load_engine
+from kogia.serve.worker import Computing, load_engine
 from kogia.text.prompts import encode_chat
 
 HELP = "/reset forgets the conversation, /quit (or Ctrl-D) leaves, Ctrl-C stops an answer"
@@ -32,19 +32,18 @@ def chat(
     temperature: float = TEMPERATURE,
     top_p: float = TOP_P,
     seed: int | None = None,
-    threads: int = 0,
-    dtype: str = "auto",
+    how: Computing = Computing(),  # noqa: B008
 ) -> None:
     """Talk to a model until the user leaves or the input ends.
 
     max_tokens: the longest answer (None: what the context leaves); seed: fixes all answers (None: different ones each
-    time); threads: for arithmetic (0: all cores); dtype: auto, bfloat16 or float32.
+    time).
 
     Raises:
         FolderError, ShapeError: the folder cannot be read. PromptError: an option out of range.
     """
     SamplingParams(1 if max_tokens is None else max_tokens, temperature, top_p)  # refuse bad options before loading
-    engine = load_engine(folder, max_batch=1, threads=threads, dtype=dtype)
+    engine = load_engine(folder, 1, how)
     console = Console(highlight=False, soft_wrap=True)
     conversation = Conversation(engine, max_tokens, temperature, top_p, seed)
     stop = threading.Event()

@@ -27,6 +27,16 @@ ModelArgument = Annotated[
 
 DtypeOption = Annotated[str, typer.Option(help="auto (BF16 where the chip is fast at it), bfloat16 or float32.")]
 
+ThreadsOption = Annotated[int, typer.Option(help="Threads for arithmetic (0: all cores).")]
+QuantizeOption = Annotated[str | None, typer.Option(help="Weights in int8 or int4: less memory, more speed.")]
+DraftOption = Annotated[
+    str, typer.Option(help="Guess tokens ahead: auto (what pays), off, or a number. Changes no answer.")
+]
+ExactOption = Annotated[
+    bool | None,
+    typer.Option(help="Answers that do not depend on what else runs (default: yes; slow without a C++ compiler)."),
+]
+
 
 @app.command()
 def run(
@@ -72,12 +82,18 @@ def chat(
     max_tokens: Annotated[int | None, typer.Option(help="Longest answer (default: what the context leaves).")] = None,
     temperature: Annotated[float, typer.Option(help="0 always takes the likeliest token.")] = 0.6,
     seed: Annotated[int | None, typer.Option(help="Fix the answers.")] = None,
+    threads: ThreadsOption = 0,
     dtype: DtypeOption = "auto",
+    quantize: QuantizeOption = None,
+    draft: DraftOption = "auto",
+    exact: ExactOption = None,
 ) -> None:
     """Talk to a model in the terminal. Its thinking is shown apart from its answers."""
     from kogia.chat import chat as talk
+    from kogia.serve.worker import Computing
 
-    talk(model, max_tokens=max_tokens, temperature=temperature, seed=seed, dtype=dtype)
+    how = Computing(threads, dtype, quantize, _draft(draft), exact)
+    talk(model, max_tokens=max_tokens, temperature=temperature, seed=seed, how=how)
 
 
 @app.command()
@@ -85,13 +101,21 @@ def serve(
     model: ModelArgument,
     host: Annotated[str, typer.Option(help="Loopback only: there are no keys yet.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
-    threads: Annotated[int, typer.Option(help="Threads for arithmetic (0: all cores).")] = 0,
+    threads: ThreadsOption = 0,
     dtype: DtypeOption = "auto",
+    quantize: QuantizeOption = None,
+    draft: DraftOption = "auto",
+    exact: ExactOption = None,
 ) -> None:
     """Serve a model with OpenAI's and DeepSeek's chat API."""
     from kogia.serve.http import serve as listen
+    from kogia.serve.worker import Computing
 
-    listen(model, host=host, port=port, threads=threads, dtype=dtype)
+    listen(model, host=host, port=port, how=Computing(threads, dtype, quantize, _draft(draft), exact))
+
+
+def _draft(text: str) -> str | int:
+    return int(text) if text.isdigit() else text
 
 
 @app.command()

@@ -2,8 +2,9 @@
 
 KOGIA_SOAK_SECONDS says how long (60). Requests come and go as they like: aborted ones, priorities, tenants, several
 replies to a prompt, streams, stop strings, grammars, penalties, shared beginnings, drafts by MTP layers and by lookup;
-the engine is paused, and the weights change under its feet. Memory is VmRSS of /proc, read twice a second: after a warm-up of a third
-of the time, its growth (a line by least squares) times the rest of the time must stay under MOST_GROWTH.
+the engine is paused, and the weights change under its feet. Memory is VmRSS of /proc, read twice a second: from the end
+of a warm-up of a third of the time to the end it may grow by MOST_GROWTH (slope of a line by least squares, times the
+time), whatever SECONDS is. Python's objects are counted whenever nothing runs.
 """
 
 import gc

@@ -8,8 +8,10 @@ from kogia.engine.sampler import sample, uniforms
 from kogia.kernels.native import why_not
 
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
-SETTINGS = [(0.0, 1.0, 0, 0.0), (1.0, 1.0, 0, 0.0), (0.3, 1.0, 0, 0.0), (2.0, 0.9, 0, 0.0), (1.0, 0.3, 0, 0.0),
-            (1.0, 1.0, 7, 0.0), (0.7, 0.8, 20, 0.0), (1.0, 1.0, 0, 0.1), (1.0, 0.9, 30, 0.02), (1e-6, 0.5, 3, 0.0)]  # fmt: skip
+SETTINGS = [  # temperature, top_p, top_k, min_p
+    (0.0, 1.0, 0, 0.0), (1.0, 1.0, 0, 0.0), (0.3, 1.0, 0, 0.0), (2.0, 0.9, 0, 0.0), (1.0, 0.3, 0, 0.0),
+    (1.0, 1.0, 7, 0.0), (0.7, 0.8, 20, 0.0), (1.0, 1.0, 0, 0.1), (1.0, 0.9, 30, 0.02), (1e-6, 0.5, 3, 0.0),
+]  # fmt: skip
 
 
 def draw(logits, settings, seeds, places, threads=1):

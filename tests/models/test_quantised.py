@@ -239,8 +239,8 @@ def test_damage_is_refused_by_name(make_family, tmp_path, name):
         ({"quant_method": "kogia", "bits": 4.0, "group_size": 32}, "bits 4.0"),
         ({"quant_method": "kogia", "bits": 4, "group_size": 64}, "group_size 64"),
         ({"quant_method": "kogia", "bits": 8, "group_size": 32}, "_proj.weight has 4 bits"),
-        ({"quant_method": "fp8", "weight_block_size": [128, 128]}, "_min, which config.json has no place for"),
-        (None, "_min, which config.json has no place for"),
+        ({"quant_method": "fp8", "weight_block_size": [128, 128]}, "_scale, which config.json has no place for"),
+        (None, "_scale, which config.json has no place for"),
     ],
     ids=str,
 )

@@ -15,7 +15,7 @@ from kogia.models.decoder import Decoder
 from kogia.models.folder import save_model
 from kogia.models.presets import preset
 from kogia.serve.http import bind, create_app, make_server
-from kogia.serve.worker import Worker, load_engine
+from kogia.serve.worker import Computing, Worker, load_engine
 from kogia.text.prompts import encode_question, encode_reply
 from kogia.text.tokenizer import SPECIALS, Tokenizer, train_tokenizer
 
@@ -118,7 +118,7 @@ class Served:
 def serving(folder: Path, max_batch: int = 8, max_waiting: int = 8) -> Iterator[Served]:
     """The real server in a thread, on a free port."""
     listener = bind("127.0.0.1", 0)
-    worker = Worker(load_engine(folder, max_batch, threads=1), max_waiting)
+    worker = Worker(load_engine(folder, max_batch, Computing(threads=1)), max_waiting)
     server = make_server(create_app(worker, folder.name, [str(folder)]))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()

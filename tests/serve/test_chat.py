@@ -12,7 +12,7 @@ import pytest
 from kogia.chat import Conversation, chat
 from kogia.errors import FolderError, PromptError
 from kogia.serve import ReplyReader
-from kogia.serve.worker import load_engine
+from kogia.serve.worker import Computing, load_engine
 
 from .conftest import CONVERSATIONS, GREETING, THINKING
 
@@ -38,7 +38,7 @@ def say(conversation: Conversation, question: str) -> ReplyReader:
 @pytest.fixture
 def talk(thinker) -> Conversation:
     """A greedy conversation with the thinker."""
-    return Conversation(load_engine(thinker, 1, threads=1), None, 0.0, 0.95, 0)
+    return Conversation(load_engine(thinker, 1, Computing(threads=1)), None, 0.0, 0.95, 0)
 
 
 def test_a_pipe_gets_every_question_answered(thinker):
@@ -87,7 +87,7 @@ def test_what_no_longer_fits_is_refused_and_nothing_is_lost(talk):
 
 
 def test_a_seed_fixes_the_conversation(babbler):
-    engine = load_engine(babbler, 1, threads=1)
+    engine = load_engine(babbler, 1, Computing(threads=1))
 
     def twice(seed: int) -> list[str]:
         conversation = Conversation(engine, 12, 0.6, 0.95, seed)
@@ -99,7 +99,7 @@ def test_a_seed_fixes_the_conversation(babbler):
 
 
 def test_a_stopped_answer_is_remembered_as_far_as_it_went(babbler):
-    conversation = Conversation(load_engine(babbler, 1, threads=1), None, 0.6, 0.95, 0)
+    conversation = Conversation(load_engine(babbler, 1, Computing(threads=1)), None, 0.6, 0.95, 0)
     reader = ReplyReader(conversation.engine.tokenizer)
     with contextlib.closing(conversation.ask("hi", reader)) as answer:
         for _ in range(5):

@@ -10,7 +10,7 @@ import torch
 from kogia.engine.engine import Engine
 from kogia.engine.request import SamplingParams
 from kogia.errors import FolderError, PromptError, QueueFullError, UserError
-from kogia.serve.worker import StoppedError, Token, Worker, WorkerError, load_engine
+from kogia.serve.worker import Computing, StoppedError, Token, Worker, WorkerError, load_engine
 from kogia.text.prompts import encode_question
 from kogia.text.tokenizer import train_tokenizer
 
@@ -27,7 +27,7 @@ def sabotage(worker: Worker) -> None:
 
 def load(folder, max_batch: int = 4) -> Engine:
     """An engine of its own for each test."""
-    return load_engine(folder, max_batch, threads=1)
+    return load_engine(folder, max_batch, Computing(threads=1))
 
 
 async def tokens_of(worker: Worker, prompt: list[int], params: SamplingParams) -> list[Token]:
@@ -254,11 +254,11 @@ def test_a_tokenizer_larger_than_the_model_is_refused(babbler, tmp_path):
 
 @pytest.mark.parametrize(("dtype", "expected"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
 def test_an_engine_computes_in_the_dtype_that_is_asked_for(babbler, dtype, expected):
-    engine = load_engine(babbler, 1, threads=1, dtype=dtype)
+    engine = load_engine(babbler, 1, Computing(threads=1, dtype=dtype))
     assert engine.model.dtype == engine.model.embed_tokens.weight.dtype == expected
     assert engine.model is engine.live  # as it was loaded: no second copy of the weights
 
 
 def test_an_unknown_dtype_is_refused_before_anything_is_loaded(tmp_path):
     with pytest.raises(UserError, match="dtype is 'int8': it must be auto, bfloat16 or float32"):
-        load_engine(tmp_path / "nothing", 1, dtype="int8")
+        load_engine(tmp_path / "nothing", 1, Computing(dtype="int8"))

@@ -18,6 +18,7 @@ from kogia.engine.disk import BlockStore, DiskTier, fingerprint
 from kogia.engine.drafter import Drafter, Step
 from kogia.engine.drawing import Draw, Drawing
 from kogia.engine.metrics import Metrics
+from kogia.engine.native_runner import NativeRunner
 from kogia.engine.request import Event, Output, SamplingParams, Sequence
 from kogia.engine.rows import Rows
 from kogia.engine.runners import make_runner
@@ -153,6 +154,11 @@ class Engine:
         self._scheduler.version = self.weight_version
         if self.disk is not None:
             self._scheduler.key = secrets.token_bytes(32)  # weights that change have no lasting name
+
+    def release_weights(self) -> None:
+        """Let go of the model's own weights where the runner has a copy of them: no `refresh` after this."""
+        if isinstance(self.runner, NativeRunner):
+            self.runner.release()
 
     def pause(self) -> None:
         """Step no more, and keep everything."""

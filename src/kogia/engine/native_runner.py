@@ -13,6 +13,7 @@ from torch import Tensor
 
 from kogia.engine.batch import BLOCK, Batch, Result
 from kogia.engine.packed import PackedWeights, absorbed, expert_matrices, output_matrix, side_by_side
+from kogia.errors import EngineError
 from kogia.kernels.program import ALL, WANTED, Panels, Program, padded
 from kogia.models.attention import LatentAttention
 from kogia.models.config import ModelConfig
@@ -37,6 +38,7 @@ class NativeRunner:
         """
         self.config: ModelConfig = model.config
         self.model, self.format, self.threads = model, format, threads
+        self._released = False
         self._cache_dtype = torch.float32 if format == "float32" else torch.bfloat16
         self.weights = PackedWeights(model, format)
         self._parts = _Parts(self.weights, model)
@@ -47,8 +49,19 @@ class NativeRunner:
         self._programs: list[_ModelProgram] = []
 
     def refresh(self) -> None:
-        """Take over the live model's weights."""
+        """Take over the live model's weights.
+
+        Raises:
+            EngineError: they were released.
+        """
+        if self._released:
+            raise EngineError("the model's weights were released: there is nothing to take over")
         self.weights.refresh()
+
+    def release(self) -> None:
+        """Let go of the live model's weights; the packed ones stay."""
+        self._released = True
+        self.model.to("meta")
 
     @property
     def block_bytes(self) -> int:
@@ -188,7 +201,7 @@ class _ModelProgram:
             self._run(batch, slice(0, count), batch.wanted_W, hidden_ND)
             self._done = [count]
             return Result(self.logits[: len(batch.wanted_W), : c.vocab_size], self.hidden[:count, : c.hidden_size])
-        logits, hidden, experts = [], [], []
+        logits, hidden, experts = list[Tensor](), list[Tensor](), list[int | np.ndarray]()
         for start in range(0, count, ROWS):
             rows = slice(start, min(start + ROWS, count))
             want = batch.wanted_W[(batch.wanted_W >= start) & (batch.wanted_W < rows.stop)] - start
@@ -249,6 +262,7 @@ class _ModelProgram:
         if isinstance(block.mlp, MoE):
             self._moe(block.mlp, block.post_attention_layernorm)
         else:
+            assert isinstance(block.mlp, MLP)
             self._mlp(block.mlp, self._normed(self.x, self.c.hidden_size, block.post_attention_layernorm))
 
     def _latent_attention(self, a: LatentAttention, normed: Tensor, layer: int) -> None:

@@ -49,7 +49,7 @@ def work(shop: Workshop, stage: Stage, folder: Path, meter: Meter, problems: lis
     job = Job(model.compute_in(shop.dtype), folder, meter, recipe.checkpoint_seconds)
     {"pretrain": _pretrain, "sft": _sft, "rl": _rl}[stage.kind](shop, stage, job)
     shop.watcher.say(f"{stage.name}: measuring on {len(problems)} held-out problems")
-    engine = Engine(model, shop.tokenizer)
+    engine = sampler(shop, model)
     m = recipe.measure
     table, rows = measure(engine, problems, m.samples, m.max_tokens, m.temperature, m.top_p, recipe.seed + SAMPLE_SEED)
     write_text(folder / "samples.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
@@ -59,6 +59,12 @@ def work(shop: Workshop, stage: Stage, folder: Path, meter: Meter, problems: lis
     meter.tick()
     meter.bill.flops += forward_flops(model.config, table["mean_tokens"]) * table["sampled_tokens"]
     return table
+
+
+def sampler(shop: Workshop, model: Decoder, max_batch: int = 512) -> Engine:
+    """An engine on the model that is trained, for many short replies at once: guesses would cost more than they bring,
+    and without a compiler speed is worth more than the same bits in any batch."""
+    return Engine(model, shop.tokenizer, max_batch, draft="off", exact=False)
 
 
 def _pretrain(shop: Workshop, stage: Stage, job: Job) -> None:
@@ -99,7 +105,7 @@ def _select(shop: Workshop, stage: Stage, job: Job, path: Path) -> dict[str, flo
     started = time.perf_counter()
     s, text, seed = stage.settings, shop.recipe.text, shop.recipe.seed + SELECT_SEED
     problems = draw(text.tasks, s.examples, seed, False, text.languages)
-    engine = Engine(job.model, shop.tokenizer)
+    engine = sampler(shop, job.model)
     outputs, rewards = sample_groups(engine, problems, s.tries, s.max_tokens, s.temperature, seed)
     kept = keep_best(problems, outputs, rewards)
     write_documents(path, [Document(question=problem.question, reply=output.text) for problem, output in kept])
@@ -115,5 +121,5 @@ def _rl(shop: Workshop, stage: Stage, job: Job) -> None:
     def questions(step: int) -> list[Problem]:
         return draw(text.tasks, s.questions, seed * 10_000 + step, False, text.languages)
 
-    engine = Engine(job.model, shop.tokenizer, max_batch=s.questions * s.group_size)
+    engine = sampler(shop, job.model, s.questions * s.group_size)
     reinforce(job, engine, questions, s, seed)

@@ -34,7 +34,7 @@ from kogia.serve.openai import (
     parse_request,
     sampling,
 )
-from kogia.serve.worker import StoppedError, Token, Worker, WorkerError, load_engine
+from kogia.serve.worker import Computing, StoppedError, Token, Worker, WorkerError, load_engine
 from kogia.text.prompts import encode_chat
 
 MAX_BODY = 1 << 20
@@ -261,14 +261,14 @@ def make_server(app: FastAPI) -> uvicorn.Server:
     )
 
 
-def serve(folder: str | Path, host: str = "127.0.0.1", port: int = 8000, threads: int = 0, dtype: str = "auto") -> None:
-    """Serve a model until interrupted. threads: for arithmetic (0: all cores); dtype: auto, bfloat16 or float32.
+def serve(folder: str | Path, host: str = "127.0.0.1", port: int = 8000, how: Computing = Computing()) -> None:  # noqa: B008
+    """Serve a model until interrupted.
 
     Raises:
         UserError: a host that is not loopback, or a port in use. FolderError, ShapeError: the folder cannot be read.
     """
     with bind(host, port) as listener:
-        worker = Worker(load_engine(folder, MAX_BATCH, threads, dtype))
+        worker = Worker(load_engine(folder, MAX_BATCH, how))
         name = Path(folder).resolve().name
         app = create_app(worker, name, aliases=(str(folder),))
         print(f"Serving {name} on {_url(listener)} (Ctrl-C stops it)", flush=True)

@@ -16,8 +16,11 @@ from queue import SimpleQueue
 from types import TracebackType
 from typing import Self
 
+import torch
+
 from kogia.engine.engine import Engine
 from kogia.engine.request import Event, SamplingParams
+from kogia.engine.runners import choose
 from kogia.errors import FolderError, KogiaError, QueueFullError
 from kogia.kernels.host import compute_dtype, set_threads
 from kogia.models.folder import load_model
@@ -69,25 +72,40 @@ class _Call:
             self.loop.call_soon_threadsafe(self.events.put_nowait, event)
 
 
-def load_engine(model: str | Path, max_batch: int, threads: int = 0, dtype: str = "auto") -> Engine:
-    """Read a MODEL (see `places.locate`) into an engine. threads: for arithmetic (0: all cores); dtype: of weights and
-    computation, as `compute_dtype` has it.
+@dataclass(frozen=True)
+class Computing:
+    """How a model is computed. threads: for arithmetic (0: all cores); dtype: of weights and products, as
+    `compute_dtype` has it; quantize, draft, exact: as `Engine` has them."""
+
+    threads: int = 0
+    dtype: str = "auto"
+    quantize: str | None = None
+    draft: str | int = "auto"
+    exact: bool | None = None
+
+
+def load_engine(model: str | Path, max_batch: int, how: Computing = Computing()) -> Engine:
+    """Read a MODEL (see `places.locate`) into an engine.
 
     Raises:
-        UserError: an unknown dtype. FolderError, ShapeError: it cannot be read, or its tokenizer and its weights do not
-            belong together.
+        UserError: an unknown dtype or another impossible wish. FolderError, ShapeError: it cannot be read, or its
+            tokenizer and its weights do not belong together.
     """
-    wanted = compute_dtype(dtype)
-    set_threads(threads)
+    wanted = compute_dtype(how.dtype)
+    choose(wanted, "cpu", how.quantize, how.exact)  # refuse before loading
+    set_threads(how.threads)
     path = locate(model)
     tokenizer = load_tokenizer(path)
-    decoder = load_model(path, wanted).eval().requires_grad_(False)
+    # What is quantised from BF16 would be rounded twice; weights that are in few bits already keep their codes.
+    decoder = load_model(path, torch.float32 if how.quantize else wanted).eval().requires_grad_(False)
     known = decoder.config.vocab_size
     if tokenizer.vocab_size > known:
         raise FolderError(
             f"{path}: the tokenizer has {tokenizer.vocab_size} tokens, the configuration says vocab_size {known}"
         )
-    return Engine(decoder, tokenizer, max_batch)
+    engine = Engine(decoder, tokenizer, max_batch, quantize=how.quantize, draft=how.draft, exact=how.exact)
+    engine.release_weights()
+    return engine
 
 
 class Worker:
