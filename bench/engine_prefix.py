@@ -13,6 +13,7 @@ import tarfile
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from engines import announce, find_smollm2, interleaved, load, make_engine, options, ratio, spread, timed
 
 from kogia.engine.batch import BLOCK
@@ -86,7 +87,7 @@ def race_mini(rounds: int) -> list[str]:
     from kogia.text.tokenizer import train_tokenizer
 
     config = preset("mini")
-    model = Decoder(config).initialise(0).eval().requires_grad_(False)
+    model = Decoder(config).initialise(0).compute_in(torch.bfloat16).eval().requires_grad_(False)
     tokenizer: Any = train_tokenizer([inspect.getsource(sys.modules[__name__])], 300)  # for its stop tokens alone
 
     def prompts(number: int) -> list[int]:

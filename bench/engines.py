@@ -19,18 +19,20 @@ import torch
 
 import kogia
 from kogia.engine.engine import Engine
-from kogia.engine.native_runner import NativeRunner
-from kogia.engine.speculate import make_drafter
 from kogia.places import locate
 
 torch.set_num_threads(1)
 
 
-def make_engine(model: Any, tokenizer: Any, format: str, draft: str | int = "off", **settings: Any) -> Engine:
-    """An engine on one thread: the one place that knows how it is made. format: bfloat16, int8 or int4."""
-    engine = Engine(model, tokenizer, runner=NativeRunner(model, format, 1), **settings)
-    engine.drafter = make_drafter(engine.runner, draft)
-    return engine
+def make_engine(
+    model: Any, tokenizer: Any, format: str = "bfloat16", draft: str | int = "off", **settings: Any
+) -> Engine:
+    """An engine on one thread: the one place that knows how it is made.
+
+    format: of the weights: bfloat16 (the model's own), int8 or int4.
+    """
+    quantize = None if format == "bfloat16" else format
+    return Engine(model, tokenizer, quantize=quantize, draft=draft, threads=1, **settings)
 
 
 def load(path: str | Path) -> tuple[Any, Any]:

@@ -19,12 +19,9 @@ import torch
 
 from kogia.engine.engine import Engine
 from kogia.engine.grammar import Constraint
-from kogia.engine.native_runner import NativeRunner
 from kogia.engine.request import Output, SamplingParams
 from kogia.engine.speculate import Constant, LookupDrafter, make_drafter
-from kogia.engine.torch_runner import TorchRunner
 from kogia.errors import QueueFullError
-from kogia.kernels.native import why_not
 
 from .conftest import facts
 
@@ -50,16 +47,9 @@ PHASES = [  # a burst is of one of these: how often something comes, how often i
 ]
 
 
-def runner_for(model):
-    """The engine's own kernels where they can be built."""
-    return TorchRunner(model, one_by_one=True) if why_not() else NativeRunner(model, "bfloat16")
-
-
 def make_engine(model, tokenizer, draft, **settings) -> Engine:
     """The one place that knows how an engine is made."""
-    engine = Engine(model, tokenizer, runner=runner_for(model), max_length=CONTEXT, **settings)
-    engine.drafter = make_drafter(engine.runner, draft)
-    return engine
+    return Engine(model, tokenizer, max_length=CONTEXT, draft=draft, threads=1, **settings)
 
 
 def draw_request(rng: random.Random) -> tuple[list[int], SamplingParams]:

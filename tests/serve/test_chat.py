@@ -24,7 +24,8 @@ IN_A_TERMINAL = "import fcntl, os, termios; os.setsid(); fcntl.ioctl(0, termios.
 def program(folder: Path, **options) -> list[str]:
     """The command that chats with a folder."""
     arguments = "".join(f", {name}={value!r}" for name, value in options.items())
-    return [sys.executable, "-c", f"from kogia.chat import chat; chat({str(folder)!r}, threads=1{arguments})"]
+    code = "from kogia.chat import chat; from kogia.serve.worker import Computing; "
+    return [sys.executable, "-c", code + f"chat({str(folder)!r}, how=Computing(threads=1){arguments})"]
 
 
 def say(conversation: Conversation, question: str) -> ReplyReader:

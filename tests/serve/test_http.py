@@ -363,7 +363,7 @@ def test_an_engine_failure_is_one_clear_error_and_the_server_goes_on(babbler):
             next(stream)
             waiting.start()
             served.wait_until(lambda _: served.worker.engine.stats()["num_requests_running"] == 2)  # both are answered
-            served.worker.engine.runner.cache = None  # its next step fails for real
+            served.worker.engine.runner._programs = []  # its next step fails for real
             with pytest.raises(openai.APIError, match="the server goes on"):
                 gather(stream)
         waiting.join()
@@ -453,7 +453,8 @@ def test_a_missing_folder_is_a_clear_error(tmp_path):
 
 
 def test_serve_runs_until_interrupted(thinker):
-    code = f"from kogia.serve.http import serve; serve({str(thinker)!r}, port=0, threads=1); print('the end')"
+    code = "from kogia.serve.http import serve; from kogia.serve.worker import Computing; "
+    code += f"serve({str(thinker)!r}, port=0, how=Computing(threads=1)); print('the end')"
     process = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
     )
