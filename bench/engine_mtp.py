@@ -115,9 +115,8 @@ def race_lookup(asked: argparse.Namespace, rounds: int) -> list[str]:
         def make(draft: str | int) -> Engine:
             return make_engine(decoder, tokenizer, asked.lookup_format, draft, max_batch=1, prefix_cache=False)
 
-        title = (
-            f"SmolLM2, {asked.lookup_format}, greedy, batch 1, {name.split('_')[1]} ({len(prompt)} tokens of prompt)"
-        )
+        how = f"temperature {temperature:g}, batch 1, {len(prompt)} tokens of prompt"
+        title = f"SmolLM2, {asked.lookup_format}, {name.replace('_', ' ')}, {how}"
         lines += race(title, name, make, ["off", "auto"], ([prompt], [params]), rounds)
     return lines
 

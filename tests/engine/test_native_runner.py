@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kogia.engine.batch import BLOCK, Batch
-from kogia.engine.native_runner import ROWS, NativeRunner
+from kogia.engine.native_runner import ROWS, Crew, NativeRunner
 from kogia.errors import UserError
 from kogia.kernels.native import why_not
 from kogia.models.rotary import RopeScaling
@@ -192,3 +192,16 @@ def test_weights_that_integers_cannot_hold_are_refused(make_family, format, bad)
         model.layers[1].mlp.down_proj.weight[3, 4] = bad
     with pytest.raises(UserError, match=format):
         NativeRunner(model, format)
+
+
+def test_the_crew_finds_what_is_faster_and_looks_again():
+    crew, slow = Crew(2), {1: 1.0, 2: 3.0}
+    chosen = []
+    for step in range(600):
+        if step == 300:
+            slow = {1: 3.0, 2: 1.0}  # the other program on this machine has ended
+        threads = crew.choose(5)
+        chosen.append(threads)
+        crew.learn(5, threads, slow[threads])
+    assert chosen[20:300].count(1) > 250 and chosen[500:].count(2) > 90
+    assert Crew(1).choose(5) == 1

@@ -242,7 +242,8 @@ def test_a_long_day(make_model, tiny_tokenizer):
         f"{load.added} requests, {load.finished} finished, {load.aborted} aborted, {load.refused} refused, "
         f"{load.compared} compared with a run alone, {load.refreshes} changes of weights, {load.steps} steps, {stats}; "
         f"memory {memory.readings[0][1]:.1f} to {memory.readings[-1][1]:.1f} MB, growth after the warm-up "
-        f"{memory.growth():.2f} MB; objects {memory.objects}"
+        f"{memory.growth():.2f} MB; over time {[round(mb, 1) for _, mb in memory.readings[::20]]}; "
+        f"objects {memory.objects}"
     )
     assert load.finished > 100 and load.aborted > 10 and load.compared > 5 and load.refreshes > 1
     assert stats["num_preemptions"] > 10 and stats["prefix_cache_hits"] > 1000 and stats["accepted_tokens"] > 10

@@ -118,7 +118,7 @@ def test_the_pace_finds_what_pays(monkeypatch, share, price, best):
         drafted, accepted = [depth], [held]
         clock[0] += 1.0 + price * depth
     late = chosen[100:]
-    assert late.count(best) > 0.9 * len(late) and set(chosen) == {0, 1, 2}
+    assert late.count(best) > 0.95 * len(late) and {0, 1} <= set(chosen)
 
 
 def test_make_drafter(make_model, tiny_tokenizer):

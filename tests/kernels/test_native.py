@@ -33,7 +33,7 @@ def product(x, w, format, rows=None, threads=1, bias=None):
     program.linear(panels, prepared, out, bias=bias)
     source[: len(x), : x.shape[1]] = x
     nothing = np.zeros(len(x), dtype=np.int32)
-    program.run(nothing, nothing, nothing, np.zeros((1, 1), dtype=np.int32), nothing[:0])
+    program.run(nothing, nothing, nothing, np.zeros((1, 1), dtype=np.int32), nothing[:0], threads)
     return out[: len(x), : w.shape[0]].clone()
 
 

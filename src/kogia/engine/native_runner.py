@@ -5,6 +5,7 @@ any batch, chunk or draft. Matrices are packed once (`packed`), a step is one ca
 Here is the model as the kernels see it; compare models/attention.py, grouped_attention.py, moe.py and decoder.py.
 """
 
+import time
 from typing import Any
 
 import numpy as np
@@ -25,13 +26,43 @@ from kogia.models.moe import MoE
 ROWS = 256  # tokens computed at a time; more are cut, which changes nothing
 
 
+class Crew:
+    """How many threads compute a step fastest, one or all, by its size: tried now and then, since it depends on what
+    else runs on the machine (two threads on two busy cores are several times slower than one). Changes no result."""
+
+    EVERY, KEEP = 128, 0.9
+
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+        self._seconds: dict[tuple[int, int], float] = {}  # (bits of the rows, threads) -> a moving mean
+        self._steps = 0
+
+    def choose(self, rows: int) -> int:
+        """Threads for a step of that many rows."""
+        if self.threads == 1:
+            return 1
+        size = rows.bit_length()
+        one, all = (self._seconds.get((size, n)) for n in (1, self.threads))
+        if one is None or all is None:
+            return 1 if one is None else self.threads
+        self._steps += 1
+        faster = 1 if one <= all else self.threads
+        return faster if self._steps % self.EVERY else self.threads + 1 - faster
+
+    def learn(self, rows: int, threads: int, seconds: float) -> None:
+        """How long a step took."""
+        key = (rows.bit_length(), threads)
+        before = self._seconds.get(key)
+        self._seconds[key] = seconds if before is None else self.KEEP * before + (1 - self.KEEP) * seconds
+
+
 class NativeRunner:
     """A `Runner` for the CPU. format: float32, bfloat16, int8 or int4 (see `PackedWeights`)."""
 
     exact = True
 
     def __init__(self, model: Decoder, format: str, threads: int = 1) -> None:
-        """threads: for arithmetic; their number changes no result.
+        """threads: for arithmetic, at most; their number changes no result.
 
         Raises:
             NoKernelsError: no C++ compiler. UserError: weights that the format cannot hold.
@@ -179,6 +210,7 @@ class _ModelProgram:
             c.moe_intermediate_size * max(1, c.n_shared_experts), c.n_routed_experts * 3 + c.n_group,
         )  # fmt: skip
         self.program = p = Program(ROWS, runner.threads, c.max_position_embeddings, widest)
+        self.crew = Crew(runner.threads)
         self._shared: dict[Any, Tensor] = {}
         self._chosen: list[Tensor] = []  # of each MoE layer
         self._done: list[int | np.ndarray] = []  # rows of the last run, or what is left of its parts
@@ -215,7 +247,11 @@ class _ModelProgram:
     def _run(self, batch: Batch, rows: slice, want: np.ndarray, hidden_ND: Tensor | None) -> None:
         if hidden_ND is not None:
             self._before[: rows.stop - rows.start, : self.c.hidden_size] = hidden_ND[rows].numpy()
-        self.program.run(batch.tokens_N[rows], batch.positions_N[rows], batch.sequence_N[rows], batch.tables_SP, want)
+        columns = (batch.tokens_N[rows], batch.positions_N[rows], batch.sequence_N[rows], batch.tables_SP, want)
+        count = rows.stop - rows.start
+        threads, began = self.crew.choose(count), time.perf_counter()
+        self.program.run(*columns, threads)
+        self.crew.learn(count, threads, time.perf_counter() - began)
 
     def experts(self) -> np.ndarray:
         """(N, MoE layers, K) int16 of the last run."""

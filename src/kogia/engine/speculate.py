@@ -25,13 +25,13 @@ from kogia.errors import UserError
 
 MTP_DEPTH, LOOKUP_DEPTH = 3, 4  # guesses at most, where nobody says
 MOST = 16
-TRIALS, EXPLORE_EVERY = 6, 64
+TRIALS, EXPLORE_EVERY = 6, 100
 KEEP = 0.97  # of what was measured, at each further measurement
 
 
 class Pace:
-    """How many guesses a step bring the most tokens a second, for each size of batch: tries all, keeps the fastest,
-    and looks again now and then, since the share of right guesses changes with the text."""
+    """How many guesses a step bring the most tokens a second, for each size of batch. It climbs from none while more is
+    faster, and looks at its neighbours again now and then, for the share of right guesses changes with the text."""
 
     def __init__(self, deepest: int) -> None:
         self.deepest = deepest
@@ -61,14 +61,17 @@ class Pace:
         self._cost[key] = (KEEP * seconds + now - began, KEEP * tokens + batch + int(step.accepted.sum()))
 
     def _best(self, size: int) -> int:
-        depths = range(self.deepest + 1)
-        fresh = [depth for depth in depths if self._trials[size, depth] < TRIALS]
-        if fresh:
-            return fresh[-1]
+        known = [depth for depth in range(self.deepest + 1) if self._trials[size, depth] >= TRIALS]
+        if not known:
+            return 0
+        best = min(known, key=lambda depth: self._cost[size, depth][0] / self._cost[size, depth][1])
+        if best < self.deepest and best + 1 not in known:
+            return best + 1
         self._steps += 1
         if self._steps % EXPLORE_EVERY == 0:
-            return self._steps // EXPLORE_EVERY % (self.deepest + 1)
-        return min(depths, key=lambda depth: self._cost[size, depth][0] / self._cost[size, depth][1])
+            beside = best + (1 if self._steps // EXPLORE_EVERY % 2 else -1)
+            return min(max(beside, 0), self.deepest)
+        return best
 
 
 class Constant:

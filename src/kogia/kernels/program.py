@@ -81,12 +81,12 @@ class Program:
 
     def __init__(self, rows: int, threads: int, longest: int, widest: int) -> None:
         """longest: positions of a context; widest: inputs of the widest matrix (scratch memory)."""
-        self.rows, self.threads, self._ops, self._kept = rows, threads, list[_Op](), list[Any]()
+        self.rows, self._ops, self._kept = rows, list[_Op](), list[Any]()
         size = max(
             4 * (padded(longest) + padded(widest)), 2 * padded(widest), 32 * (padded(widest, 32) * 4 // 3 + 64), 1 << 16
         )
         self._scratch = torch.empty(threads * size)
-        self._run = _Run(threads=threads, scratch=self._scratch.data_ptr(), scratch_size=size)
+        self._run = _Run(scratch=self._scratch.data_ptr(), scratch_size=size)
         self._array: Any = None
         self._inputs = [np.zeros(rows, dtype=np.int32) for _ in range(4)]
         r = self._run
@@ -169,13 +169,14 @@ class Program:
         self.record("swiglu", [FORMATS[format], width, both.stride(0)], [both, out], inner=inner)
 
     def run(
-        self, tokens: np.ndarray, positions: np.ndarray, sequence: np.ndarray, tables_SP: np.ndarray, want: np.ndarray
-    ) -> None:
-        """Walk the list for at most `rows` tokens."""
+        self, tokens: np.ndarray, positions: np.ndarray, sequence: np.ndarray, tables_SP: np.ndarray, want: np.ndarray,
+        threads: int,
+    ) -> None:  # fmt: skip
+        """Walk the list for at most `rows` tokens, with at most as many threads as the program was made for."""
         if self._array is None:
             self._array = (_Op * len(self._ops))(*self._ops)
         run, count = self._run, len(tokens)
-        run.tokens, run.wanted, run.table_width = count, len(want), tables_SP.shape[1]
+        run.tokens, run.wanted, run.table_width, run.threads = count, len(want), tables_SP.shape[1], threads
         for kept, given in zip(self._inputs, (tokens, positions, sequence, want), strict=True):
             kept[: len(given)] = given
         if tables_SP.size > self._tables.size:
