@@ -6,6 +6,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from kogia.engine.runners import choose
 from kogia.errors import FolderError
 from kogia.files import read_json
 from kogia.formats.header import count_bytes
@@ -103,6 +104,7 @@ def describe(model: str | Path) -> dict[str, Any]:
         "rope": c.rope_scaling.to_json() if c.rope_scaling else None,
         "supported": _supported(c),
         "compute_dtype_here": str(compute_dtype("auto")).removeprefix("torch."),
+        "engine_here": dataclasses.asdict(choose(compute_dtype("auto"), "cpu", None, None)),
         "bill": _bill(path / "kogia.json"),
         "config": dataclasses.asdict(c),
     }

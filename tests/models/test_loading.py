@@ -233,12 +233,13 @@ def test_values_that_are_not_finite_are_refused_by_name(make_family, tmp_path, b
 # memory --------------------------------------------------------------------------------------------------------------
 
 MEASURE = textwrap.dedent("""
-    import resource, sys, torch
+    import re, sys, torch
     from pathlib import Path
     from kogia.models.folder import load_model
     from kogia.convert import convert
     torch.set_num_threads(1)
-    def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    def peak():  # not ru_maxrss, which begins with that of the process that started this one
+        return 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
     load_model(sys.argv[1])  # a small one first: libraries are loaded and set up by now
     before = peak()
     if sys.argv[3] == "load":
@@ -266,5 +267,5 @@ def test_memory_is_the_model_and_one_tensor(make_family, tmp_path, what, model_s
         [sys.executable, "-c", MEASURE, tmp_path / "small", tmp_path / "large", what],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    allowed = model_share * size + largest
+    allowed = model_share * size + largest + (0 if what == "load" else 12e6)  # and codes, on their way out
     assert size > 90e6 and int(script.stdout) < allowed * 1.05 + 8e6, (int(script.stdout), size, largest)

@@ -74,9 +74,6 @@ class NativeRunner:
         self.weights = PackedWeights(model, format)
         self._parts = _Parts(self.weights, model)
         self.weights.refresh()
-        c = model.config
-        positions = torch.arange(c.max_position_embeddings)
-        self._angles = [angle.contiguous() for angle in model.angles(positions)]
         self._programs: list[_ModelProgram] = []
 
     def refresh(self) -> None:
@@ -104,6 +101,8 @@ class NativeRunner:
         """Provide the cache; memory is taken from the system when it is first written."""
         c = self.config
         shape = (c.num_hidden_layers + c.num_nextn_predict_layers, blocks, BLOCK, cache_width(c))
+        self.longest = max(min(c.max_position_embeddings, blocks * BLOCK), 1)  # a config.json may say anything
+        self._angles = [angle.contiguous() for angle in self.model.angles(torch.arange(self.longest))]
         kind = np.float32 if self._cache_dtype == torch.float32 else np.int16
         self.cache = torch.from_numpy(np.zeros(shape, dtype=kind)).view(self._cache_dtype)
         self._programs = [_ModelProgram(self, None)]
@@ -209,7 +208,7 @@ class _ModelProgram:
             2 * c.hidden_size, c.intermediate_size, c.num_attention_heads * padded(c.v_head_dim or c.head_dim),
             c.moe_intermediate_size * max(1, c.n_shared_experts), c.n_routed_experts * 3 + c.n_group,
         )  # fmt: skip
-        self.program = p = Program(ROWS, runner.threads, c.max_position_embeddings, widest)
+        self.program = p = Program(ROWS, runner.threads, runner.longest, widest)
         self.crew = Crew(runner.threads)
         self._shared: dict[Any, Tensor] = {}
         self._chosen: list[Tensor] = []  # of each MoE layer
