@@ -75,14 +75,14 @@ def total(prompts: Sequence[Sequence[int]]) -> int:
     return sum(map(len, prompts))
 
 
-def build_engine(path: str, quantize: str | None, batch: int) -> Any:
+def build_engine(path: str, quantize: str | None, batch: int, threads: int) -> Any:
     """Kogia's engine: the one place that knows how it is made."""
     import kogia
 
     model = kogia.load_model(path, "bfloat16")
     model.requires_grad_(False).eval()
-    options = {"quantize": quantize} if quantize else {}
-    return kogia.Engine(model, kogia.load_tokenizer(path), max_batch=batch, **options)
+    tokenizer = kogia.load_tokenizer(path)
+    return kogia.Engine(model, tokenizer, max_batch=batch, quantize=quantize, draft="off", threads=threads)
 
 
 def greedy(tokens: int) -> Any:
@@ -100,7 +100,7 @@ def kogia_runner(path: str, threads: int, quantize: str | None = None) -> tuple[
     import kogia
 
     torch.set_num_threads(threads)
-    engine = build_engine(path, quantize, MAX_BATCH)
+    engine = build_engine(path, quantize, MAX_BATCH, threads)
 
     def run(prompts: Prompts, tokens: int) -> Lap:
         watch = Watch()

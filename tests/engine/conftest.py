@@ -64,6 +64,9 @@ class Guesser:
         self.oracle, self.skill, self.depth, self.random = oracle, skill, depth, random.Random(seed)
         self.steps = []
 
+    def ready(self, rows, tokens, only_decoding):
+        return True
+
     def propose(self, step):
         self.steps.append(step)
         return [self._guess(step.sequences[row], int(step.length_R[row])) for row in step.rows]

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from kogia.engine.drafter import Step
 from kogia.engine.engine import Engine
 from kogia.engine.native_runner import NativeRunner
 from kogia.engine.request import SamplingParams
 from kogia.engine.speculate import Constant, LookupDrafter, MTPDrafter, Pace, make_drafter
 from kogia.engine.torch_runner import TorchRunner
+from kogia.errors import UserError
 from kogia.kernels.native import why_not
 
 NEEDS_KERNELS = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
@@ -91,34 +91,30 @@ def test_guesses_are_the_layers_most_likely_tokens(make_model, tiny_tokenizer):
         assert guesses == [first, int(model.logits(second)[0, -1].argmax())]
 
 
-def step_of(batch, drafted, accepted):
-    nothing = np.zeros(0, dtype=np.int64)
-    rows = np.arange(batch)
-
-    class Rows:
-        tokens_N = np.zeros(batch + sum(drafted), dtype=np.int32)
-
-    return Step(Rows, None, nothing, nothing, [], rows, rows, nothing, nothing, np.array(drafted), np.array(accepted))
-
-
 @pytest.mark.parametrize(("share", "price", "best"), [(0.9, 0.1, 2), (0.1, 0.5, 0), (0.9, 2.0, 0)])
 def test_the_pace_finds_what_pays(monkeypatch, share, price, best):
     """A clock that knows what a guess costs: `price` of a step each; each holds with probability `share`."""
     clock = [0.0]
     monkeypatch.setattr("kogia.engine.speculate.time.perf_counter", lambda: clock[0])
     random = np.random.default_rng(0)
-    pace, depth, chosen = Pace(2), 0, []
-    drafted, accepted = [0], [0]
-    for _ in range(400):
-        depth = pace.choose(step_of(1, drafted, accepted))
-        chosen.append(depth)
-        held = 0
-        while held < depth and random.random() < share:
-            held += 1
-        drafted, accepted = [depth], [held]
-        clock[0] += 1.0 + price * depth
-    late = chosen[100:]
+    pace, tokens, chosen = Pace(2), 1, []
+    for _ in range(2000):
+        chosen.append(pace.choose(1, tokens, True))
+        tokens = 1
+        while tokens <= chosen[-1] and random.random() < share:
+            tokens += 1
+        clock[0] += 1.0 + price * chosen[-1]
+    late = chosen[200:]
     assert late.count(best) > 0.95 * len(late) and {0, 1} <= set(chosen)
+
+
+def test_the_pace_learns_nothing_from_steps_that_read_prompts(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("kogia.engine.speculate.time.perf_counter", lambda: clock[0])
+    pace = Pace(2)
+    for _ in range(50):
+        assert pace.choose(1, 1, False) == 0  # so it has not begun to try
+        clock[0] += 1.0
 
 
 def test_make_drafter(make_model, tiny_tokenizer):
@@ -127,4 +123,8 @@ def test_make_drafter(make_model, tiny_tokenizer):
     assert make_drafter(with_layers, "off") is None and make_drafter(with_layers, 0) is None
     assert isinstance(make_drafter(with_layers, "auto"), MTPDrafter)
     assert isinstance(make_drafter(without, "auto"), LookupDrafter)
-    assert make_drafter(without, 3).pace.choose(None) == 3
+    assert make_drafter(without, 3).pace.choose(1, 1, True) == 3
+    with pytest.raises(UserError, match="draft is 'some'"):
+        make_drafter(without, "some")
+    with pytest.raises(UserError, match="draft is 99"):
+        make_drafter(without, 99)

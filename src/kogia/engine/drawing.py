@@ -114,6 +114,10 @@ class Drawing:
         table.draft[draw.rows] = 0
         return draw
 
+    def foresee(self, logits_BV: Tensor, rows_B: np.ndarray, ahead: int) -> np.ndarray:
+        """What would be drawn for these rows `ahead` places after the next, were these the logits: a guess."""
+        return self._choose(logits_BV, self.rows.every[: len(rows_B)], rows_B, self.rows.length[rows_B] + ahead)[0]
+
     def text(self, sequence: Sequence, ids: list[int]) -> str:
         """The whole text of a finished reply."""
         if sequence.text is not None:

@@ -299,20 +299,23 @@ class Engine:
 
     def _propose(self, batch: Batch, result: Result, draw: Draw) -> None:
         """Let the drafter see the step and guess what comes next."""
-        if self.drafter is None:
+        only_decoding = len(batch.tokens_N) == len(draw.rows) + int(draw.drafts.sum())
+        if self.drafter is None or not self.drafter.ready(len(draw.rows), int(draw.counts.sum()), only_decoding):
             return
-        rows, t = self._rows, self._rows
+        t = self._rows
+        going = draw.rows
+        if draw.ended:
+            going = going[[t.sequences[row].finish is None for row in going.tolist()]]
+        room = t.limit[going] - t.length[going] - 1
+        picked, room = going[room > 0], room[room > 0]
         follow = np.minimum(batch.positions_N + 1, self.max_length - 1)
-        going = np.array([rows.sequences[row].finish is None for row in draw.rows.tolist()], dtype=bool)
-        picked = draw.rows[going & (t.limit[draw.rows] - t.length[draw.rows] > 1)]
         step = Step(
             batch=batch, result=result, kept_N=batch.positions_N < t.computed[batch.sequence_N],
-            next_N=t.tokens_RT[batch.sequence_N, follow], sequences=rows.sequences, rows=picked,
-            room=t.limit[picked] - t.length[picked] - 1, tokens_RT=t.tokens_RT, length_R=t.length,
-            drafted=draw.drafts, accepted=np.minimum(draw.counts - 1, draw.drafts),
+            next_N=t.tokens_RT[batch.sequence_N, follow], sequences=t.sequences, rows=picked, room=room,
+            tokens_RT=t.tokens_RT, length_R=t.length, draw=self._drawing.foresee,
         )  # fmt: skip
-        for row, room, drafts in zip(picked.tolist(), step.room.tolist(), self.drafter.propose(step), strict=True):
-            known, used = int(t.length[row]), min(len(drafts), room)
+        for row, most, drafts in zip(picked.tolist(), room.tolist(), self.drafter.propose(step), strict=True):
+            known, used = int(t.length[row]), min(len(drafts), most)
             t.tokens_RT[row, known : known + used] = drafts[:used]
             t.draft[row] = used
 

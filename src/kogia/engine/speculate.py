@@ -20,47 +20,47 @@ from torch import Tensor
 from kogia.engine.batch import BLOCK, Batch, Runner
 from kogia.engine.drafter import Step
 from kogia.engine.request import Sequence
-from kogia.engine.sampler import sample, uniforms
 from kogia.errors import UserError
 
 MTP_DEPTH, LOOKUP_DEPTH = 3, 4  # guesses at most, where nobody says
 MOST = 16
-TRIALS, EXPLORE_EVERY = 6, 100
+TRIALS, WARMING, LOOK, LOOK_EVERY = 6, 3, 10, 400  # steps
 KEEP = 0.97  # of what was measured, at each further measurement
 
 
 class Pace:
     """How many guesses a step bring the most tokens a second, for each size of batch. It climbs from none while more is
-    faster, and looks at its neighbours again now and then, for the share of right guesses changes with the text."""
+    faster, and looks at its neighbours again now and then, for the share of right guesses changes with the text.
+
+    The first steps of a stretch of guessing do not count: the MTP layers' cache has to be filled first.
+    """
 
     def __init__(self, deepest: int) -> None:
         self.deepest = deepest
         self._cost: dict[tuple[int, int], tuple[float, float]] = {}  # (batch's bits, depth) -> moving seconds, tokens
         self._trials: defaultdict[tuple[int, int], int] = defaultdict(int)
-        self._last: tuple[float, int, int] | None = None  # when the last step began, its batch and depth
-        self._steps = 0
+        self._began, self._batch, self._depth, self._stretch = 0.0, 0, 0, 0
+        self._steps = self._looking = self._aside = 0
 
-    def choose(self, step: Step) -> int:
-        """Depth for the next step; learns from the one that has just ended."""
-        now, batch = time.perf_counter(), len(step.rows)
-        self._learn(step, now)
-        depth = self._best(batch.bit_length())
-        self._last = (now, batch, depth) if batch else None
+    def choose(self, batch: int, tokens: int, only_decoding: bool) -> int:
+        """Depth for the next step; learns from the one that has just ended, in which `batch` rows got `tokens`."""
+        now = time.perf_counter()
+        if only_decoding and batch == self._batch and (self._depth == 0 or self._stretch > WARMING):
+            self._learn((batch.bit_length(), self._depth), now - self._began, tokens)
+        depth = self._best(batch.bit_length(), batch.bit_length() == self._batch.bit_length())
+        self._stretch = self._stretch + 1 if depth == self._depth else 1
+        self._began, self._batch, self._depth = now, batch, depth
         return depth
 
-    def _learn(self, step: Step, now: float) -> None:
-        if self._last is None:
-            return
-        began, batch, depth = self._last
-        only_decoding = len(step.batch.tokens_N) == len(step.drafted) + int(step.drafted.sum())
-        if batch != len(step.drafted) or not only_decoding:
-            return  # somebody came, went or read a prompt: this step says nothing about the depth
-        key = (batch.bit_length(), depth)
-        seconds, tokens = self._cost.get(key, (0.0, 0.0))
+    def _learn(self, key: tuple[int, int], seconds: float, tokens: int) -> None:
+        before = self._cost.get(key, (0.0, 0.0))
         self._trials[key] += 1
-        self._cost[key] = (KEEP * seconds + now - began, KEEP * tokens + batch + int(step.accepted.sum()))
+        self._cost[key] = (KEEP * before[0] + seconds, KEEP * before[1] + tokens)
 
-    def _best(self, size: int) -> int:
+    def _best(self, size: int, same_size: bool) -> int:
+        if self._looking and same_size:
+            self._looking -= 1
+            return self._aside
         known = [depth for depth in range(self.deepest + 1) if self._trials[size, depth] >= TRIALS]
         if not known:
             return 0
@@ -68,10 +68,11 @@ class Pace:
         if best < self.deepest and best + 1 not in known:
             return best + 1
         self._steps += 1
-        if self._steps % EXPLORE_EVERY == 0:
-            beside = best + (1 if self._steps // EXPLORE_EVERY % 2 else -1)
-            return min(max(beside, 0), self.deepest)
-        return best
+        if self._steps % LOOK_EVERY:
+            return best
+        self._looking = LOOK - 1
+        self._aside = min(max(best + (1 if self._steps // LOOK_EVERY % 2 else -1), 0), self.deepest)
+        return self._aside
 
 
 class Constant:
@@ -80,9 +81,21 @@ class Constant:
     def __init__(self, depth: int) -> None:
         self.depth = depth
 
-    def choose(self, step: Step) -> int:
+    def choose(self, batch: int, tokens: int, only_decoding: bool) -> int:
         """That number."""
         return self.depth
+
+
+class _Paced:
+    """What drafters share: how deep to guess after a step."""
+
+    def __init__(self, pace: Pace | Constant) -> None:
+        self.pace, self.depth = pace, 0
+
+    def ready(self, rows: int, tokens: int, only_decoding: bool) -> bool:
+        """See `Drafter`."""
+        self.depth = self.pace.choose(rows, tokens, only_decoding)
+        return self.depth > 0
 
 
 @dataclass
@@ -100,15 +113,16 @@ class _Front:
     last: np.ndarray
 
 
-class MTPDrafter:
+class MTPDrafter(_Paced):
     """Guesses with the model's own layers of multi-token prediction; beyond their number the last one goes on alone.
 
     A layer's cache is as long as the model's. Where no guesses are made it is not filled, so guesses after such a
     stretch are worse for a while; they are only guesses.
     """
 
-    def __init__(self, runner: Runner, pace: "Pace | Constant") -> None:
-        self.runner, self.pace = runner, pace
+    def __init__(self, runner: Runner, pace: Pace | Constant) -> None:
+        super().__init__(pace)
+        self.runner = runner
         self.layers = runner.config.num_nextn_predict_layers
 
     def forget(self, sequence: Sequence) -> None:
@@ -117,20 +131,18 @@ class MTPDrafter:
     def propose(self, step: Step) -> list[list[int]]:
         """Guesses for each of `step.rows`."""
         guesses: list[list[int]] = [[] for _ in step.rows]
-        depth = self.pace.choose(step)
-        if depth and len(step.rows):
-            front = self._first(step)
-            for j in range(depth):
-                if not len(front.which):
-                    break
-                batch = Batch(front.tokens_N, front.at_N, front.rows_N, step.batch.tables_SP, front.last)
-                logits, hidden = self.runner.draft(min(j, self.layers - 1), batch, front.hidden_ND)
-                guess = _pick(step, front.which, logits, j)
-                for i, token in zip(front.which.tolist(), guess.tolist(), strict=True):
-                    guesses[i].append(token)
-                if j + 1 < depth:
-                    further = self._further if j + 1 < self.layers else self._alone
-                    front = further(step, front, hidden.clone(), guess, j)
+        front = self._first(step)
+        for j in range(self.depth if len(step.rows) else 0):
+            if not len(front.which):
+                break
+            batch = Batch(front.tokens_N, front.at_N, front.rows_N, step.batch.tables_SP, front.last)
+            logits, hidden = self.runner.draft(min(j, self.layers - 1), batch, front.hidden_ND)
+            guess = step.draw(logits, step.rows[front.which], j)
+            for i, token in zip(front.which.tolist(), guess.tolist(), strict=True):
+                guesses[i].append(token)
+            if j + 1 < self.depth:
+                further = self._further if j + 1 < self.layers else self._alone
+                front = further(step, front, hidden.clone(), guess, j)
         return guesses
 
     def _first(self, step: Step) -> _Front:
@@ -162,28 +174,14 @@ class MTPDrafter:
         return _Front(guess[stays], hidden, rows, at[stays], front.which[stays], np.arange(len(stays)))
 
 
-def _pick(step: Step, which: np.ndarray, logits_BV: Tensor, ahead: int) -> np.ndarray:
-    """A guess a row, `ahead` places after the next, drawn with the number that the place's own token will be."""
-    sequences = [step.sequences[row] for row in step.rows[which].tolist()]
-    if not any(s.params.temperature for s in sequences):
-        tokens: np.ndarray = logits_BV.cpu().numpy().argmax(-1)  # NumPy's is the quicker one
-        return tokens
-    device = logits_BV.device
-    warmth = torch.tensor([s.params.temperature for s in sequences], device=device)
-    top_p = torch.tensor([s.params.top_p for s in sequences], device=device)
-    places = np.array([step.length_R[s.row] - len(s.prompt) + ahead for s in sequences])
-    number = uniforms(np.array([s.seed for s in sequences]), places).to(device)
-    return sample(logits_BV, warmth, top_p, number)[0].cpu().numpy()
-
-
-class LookupDrafter:
+class LookupDrafter(_Paced):
     """Guesses that what followed the last words the last time will follow them again (prompt lookup): good where a
     reply repeats its prompt, as in summaries, code edits and retrieved text; costs next to nothing elsewhere."""
 
     LONGEST, SHORTEST = 3, 2  # words looked for
 
     def __init__(self, pace: Pace | Constant) -> None:
-        self.pace = pace
+        super().__init__(pace)
         self._seen: dict[int, tuple[int, dict[tuple[int, ...], int]]] = {}  # by sequence: how far, n-gram -> its end
 
     def forget(self, sequence: Sequence) -> None:
@@ -192,10 +190,7 @@ class LookupDrafter:
 
     def propose(self, step: Step) -> Sequences[Sequences[int]]:
         """Guesses for each of `step.rows`."""
-        depth = self.pace.choose(step)
-        if not depth:
-            return [[] for _ in step.rows]
-        return [self._look(step, int(row), depth) for row in step.rows]
+        return [self._look(step, int(row), self.depth) for row in step.rows]
 
     def _look(self, step: Step, row: int, depth: int) -> list[int]:
         length = int(step.length_R[row])

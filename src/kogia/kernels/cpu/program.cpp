@@ -181,12 +181,13 @@ void multiply_rows(const Product& m, Part panels, const Word* const* rows, float
         if (n > 1) interleave(rows + t * TILE, n, words, room + int64_t(t) * TILE * words);
     }
     // With few rows, several panels at once keep the multipliers busy.
-    int wide = m.format > BFLOAT16 ? 1 : count < 4 ? 4 : 2;
+    int wide = m.format > BFLOAT16 ? 1 : count <= 2 ? 8 : count <= 4 ? 4 : 2;
     for (int p = panels.begin; p < panels.end;) {
         while (p + wide > panels.end) wide /= 2;
         for (int t = 0; t * TILE < count; t++) {
             int n = count - t * TILE < TILE ? count - t * TILE : TILE;
             float* const* to = out + t * TILE;
+            if (wide == 8) n == 1 ? multiply_tile<1, 8>(m, p, tiles[t], to) : multiply_tile<2, 8>(m, p, tiles[t], to);
             if (wide == 4) multiply_any<4>(m, p, tiles[t], to, n);
             if (wide == 2) multiply_any<2>(m, p, tiles[t], to, n);
             if (wide == 1) multiply_any<1>(m, p, tiles[t], to, n);
