@@ -55,6 +55,9 @@ class Runner(Protocol):
         p + 1 (= tokens_N[i]); its logits predict the token at p + 2. It uses the cache layer num_hidden_layers +
         layer at position p."""
 
+    def guess(self, depth: int, batch: Batch, hidden_ND: Tensor) -> bool:
+        """`depth` drafts in one go, if this runner can (see `NativeRunner.guess`)."""
+
     def copy_block(self, source: int, target: int) -> None:
         """Copy a block in all layers."""
 

@@ -15,8 +15,6 @@ from kogia.engine.request import SamplingParams, Sequence
 from kogia.engine.rows import Rows
 from kogia.engine.sampler import sample, uniforms
 from kogia.errors import PromptError
-from kogia.kernels.draw import Drawer
-from kogia.kernels.native import why_not
 from kogia.text.tokenizer import Tokenizer
 
 
@@ -52,8 +50,6 @@ class Drawing:
         self.rows, self.tokenizer, self.vocab_size = rows, tokenizer, vocab_size
         self._stops_V = np.zeros(max(vocab_size, max(tokenizer.stops) + 1), dtype=bool)
         self._stops_V[list(tokenizer.stops)] = True
-        columns = (rows.temperature, rows.top_p, rows.min_p, rows.top_k, rows.seed)
-        self._drawer = Drawer(*columns) if why_not() is None else None
 
     def prepare(self, sequence: Sequence) -> None:
         """Give a new sequence what its parameters need.
@@ -141,8 +137,8 @@ class Drawing:
     ) -> tuple[np.ndarray, np.ndarray]:
         """The token of each place, from logits row `at`, for position `here` of a sequence, and its log-probability."""
         t, place_P = self.rows, here_P - self.rows.prompt[rows_P]
-        if self._drawer is not None and logits_WV.device.type == "cpu":
-            return self._drawer.draw(logits_WV, at_P, rows_P, place_P)
+        if t.drawer is not None and logits_WV.device.type == "cpu":
+            return t.drawer.draw(logits_WV, at_P, rows_P, place_P)
         temperature, top_p, top_k, min_p = (c[rows_P] for c in (t.temperature, t.top_p, t.top_k, t.min_p))
         device = logits_WV.device
         columns = [torch.from_numpy(column).to(device) for column in (temperature, top_p)]

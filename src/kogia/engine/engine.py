@@ -80,6 +80,8 @@ class Engine:
         self.weight_version = self._last_id = self._arrivals = 0
         self._paused = False
         self._rows = Rows(max_batch, self.max_length)
+        if isinstance(self.runner, NativeRunner):
+            self.runner.connect(self._rows)
         self._scheduler = Scheduler(self._rows, BlockPool(blocks), max_batch, max_batch_tokens, prefix_cache)
         self._drawing = Drawing(self._rows, tokenizer, model.config.vocab_size)
         self.metrics = Metrics(self._gauges)

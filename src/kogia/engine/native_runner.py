@@ -5,6 +5,7 @@ any batch, chunk or draft. Matrices are packed once (`packed`), a step is one ca
 Here is the model as the kernels see it; compare models/attention.py, grouped_attention.py, moe.py and decoder.py.
 """
 
+import ctypes
 import time
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from kogia.engine.batch import BLOCK, Batch, Result
 from kogia.engine.packed import PackedWeights, absorbed, expert_matrices, output_matrix, side_by_side
+from kogia.engine.rows import Rows
 from kogia.errors import EngineError
 from kogia.kernels.program import ALL, WANTED, Panels, Program, padded
 from kogia.models.attention import LatentAttention
@@ -75,6 +77,7 @@ class NativeRunner:
         self._parts = _Parts(self.weights, model)
         self.weights.refresh()
         self._programs: list[_ModelProgram] = []
+        self._rows: Rows | None = None
 
     def refresh(self) -> None:
         """Take over the live model's weights.
@@ -106,7 +109,8 @@ class NativeRunner:
         kind = np.float32 if self._cache_dtype == torch.float32 else np.int16
         self.cache = torch.from_numpy(np.zeros(shape, dtype=kind)).view(self._cache_dtype)
         self._programs = [_ModelProgram(self, None)]
-        self._programs += [_ModelProgram(self, k) for k in range(c.num_nextn_predict_layers)]
+        self._programs += [_ModelProgram(self, range(k, k + 1)) for k in range(c.num_nextn_predict_layers)]
+        self._chains: dict[int, _ModelProgram] = {}
 
     def forward(self, batch: Batch) -> Result:
         """Compute the rows of a step."""
@@ -115,6 +119,20 @@ class NativeRunner:
     def draft(self, layer: int, batch: Batch, hidden_ND: Tensor) -> Result:
         """Compute the rows of a multi-token prediction layer."""
         return self._programs[1 + layer].run(batch, hidden_ND)
+
+    def connect(self, rows: Rows) -> None:
+        """Whose sequences `guess` is about."""
+        self._rows, self._chains = rows, {}
+
+    def guess(self, depth: int, batch: Batch, hidden_ND: Tensor) -> bool:
+        """As many calls of `draft`, one layer after the other, in one go: the guesses are written behind the known
+        tokens of the rows (see `connect`). Returns False, having done nothing, where it cannot be."""
+        if self._rows is None or depth > self.config.num_nextn_predict_layers or len(batch.tokens_N) > ROWS:
+            return False
+        if depth not in self._chains:
+            self._chains[depth] = _ModelProgram(self, range(depth), self._rows)
+        self._chains[depth].run(batch, hidden_ND)
+        return True
 
     def copy_block(self, source: int, target: int) -> None:
         """Copy a block in all layers."""
@@ -198,9 +216,10 @@ class _Parts:
 
 
 class _ModelProgram:
-    """The recorded pass of the main model, or of one layer of multi-token prediction (`mtp`)."""
+    """The recorded pass of the main model, or of some layers of multi-token prediction: one by itself, or several that
+    take each other's guesses (into `rows`)."""
 
-    def __init__(self, runner: NativeRunner, mtp: int | None) -> None:
+    def __init__(self, runner: NativeRunner, mtp: range | None, rows: Rows | None = None) -> None:
         self.runner, self.parts, self.format = runner, runner._parts, runner.format
         model, c = runner.model, runner.config
         self.c, self.eps = c, c.rms_norm_eps
@@ -214,16 +233,33 @@ class _ModelProgram:
         self._chosen: list[Tensor] = []  # of each MoE layer
         self._done: list[int | np.ndarray] = []  # rows of the last run, or what is left of its parts
         self.x, self.hidden = p.floats(c.hidden_size), p.floats(c.hidden_size)
-        p.embed(self.parts.table, self.x)
         if mtp is None:
+            p.embed(self.parts.table, self.x)
             for i, block in enumerate(model.layers):
                 self._block(block, i)  # type: ignore[arg-type]
             self._finish(model.norm)
         else:
-            layer = model.mtp[mtp]
-            self._join(layer)  # type: ignore[arg-type]
-            self._block(layer.block, c.num_hidden_layers + mtp)  # type: ignore[arg-type]
-            self._finish(layer.norm)  # type: ignore[arg-type]
+            self._before = self.hidden.numpy()
+            for k in mtp:
+                self._mtp_layer(model.mtp[k], k, rows)  # type: ignore[arg-type]
+
+    def _mtp_layer(self, layer: MTPLayer, k: int, rows: Rows | None) -> None:
+        p, table = self.program, self.parts.table
+        if rows is None:
+            p.embed(table, self.x)
+        else:
+            tokens, lengths = torch.from_numpy(rows.tokens_RT), torch.from_numpy(rows.length)
+            numbers = [self.c.hidden_size, table.dtype == torch.bfloat16, self.x.stride(0), k, tokens.shape[1]]
+            p.record("ahead", numbers, [table, self.x, tokens, lengths])
+        self._join(layer)
+        self._block(layer.block, self.c.num_hidden_layers + k)  # type: ignore[arg-type]
+        self._finish(layer.norm)
+        if rows is not None:
+            assert rows.drawer is not None
+            numbers = [self.c.vocab_size, self.logits.stride(0), k, tokens.shape[1]]
+            settings = ctypes.addressof(rows.drawer.settings)
+            where = [self.logits, tokens, lengths, torch.from_numpy(rows.prompt)]
+            p.record("guess", numbers, [*where, settings], rows=WANTED)
 
     def run(self, batch: Batch, hidden_ND: Tensor | None) -> Result:
         """Compute a batch, ROWS tokens at a time."""
@@ -389,13 +425,11 @@ class _ModelProgram:
                  [self.x, out, weights])  # fmt: skip
 
     def _join(self, layer: MTPLayer) -> None:
-        """x = eh_proj [norm(embedding) ; norm(hidden)]."""
-        D, p = self.c.hidden_size, self.program
-        before, eh_proj = p.floats(D), self.parts.of[layer]
-        self._before = before.numpy()
+        """x = eh_proj [norm(embedding) ; norm(hidden state of the layer before)]."""
+        D, p, eh_proj = self.c.hidden_size, self.program, self.parts.of[layer]
         both = self._floats("joined", 2 * D)
         norms = [self.parts.of[layer.enorm], self.parts.of[layer.hnorm]]
-        p.record("join", [D, self.x.stride(0), both.stride(0)], [self.x, before, *norms, both], layer.enorm.eps)
+        p.record("join", [D, self.x.stride(0), both.stride(0)], [self.x, self.hidden, *norms, both], layer.enorm.eps)
         prepared = self._prepared(eh_proj.format, 2 * D)
         p.prepare(eh_proj.format, both, 2 * D, prepared)
         p.linear(eh_proj, prepared, self.x)
@@ -406,7 +440,7 @@ class _ModelProgram:
         p.prepare("float32", self.x, D, None, norm=self.parts.of[norm], eps=norm.eps, floats=self.hidden, rows=ALL)
         prepared = self._prepared(head.format, D)
         p.prepare(head.format, self.hidden, D, prepared, rows=WANTED, by_want=True)
-        self.logits = p.floats(head.outputs)
+        self.logits = self._floats("logits", head.outputs)
         p.linear(head, prepared, self.logits, rows=WANTED)
 
     @property

@@ -7,6 +7,8 @@ import numpy as np
 
 from kogia.engine.batch import BLOCK
 from kogia.engine.request import Sequence
+from kogia.kernels.draw import Drawer
+from kogia.kernels.native import why_not
 
 NEVER = np.iinfo(np.int64).max
 
@@ -52,6 +54,8 @@ class Rows:
         self.told = np.zeros(max_batch)  # when its last token came, seconds
         self.every, self.every32 = np.arange(max_batch), np.arange(max_batch, dtype=np.int32)
         self.none = np.zeros(max_batch, dtype=np.int64)
+        columns = (self.temperature, self.top_p, self.min_p, self.top_k, self.seed)
+        self.drawer = Drawer(*columns) if why_not() is None else None  # of tokens, by the C++ kernels
         self._columns = [getattr(self, name) for name in (*ints, *floats, *flags, "told")]
 
     def add(self, sequence: Sequence) -> int:

@@ -132,6 +132,12 @@ class MTPDrafter(_Paced):
         """Guesses for each of `step.rows`."""
         guesses: list[list[int]] = [[] for _ in step.rows]
         front = self._first(step)
+        whole = Batch(front.tokens_N, front.at_N, front.rows_N, step.batch.tables_SP, front.last)
+        if self.runner.guess(self.depth, whole, front.hidden_ND):
+            for i in front.which.tolist():
+                row, known = step.rows[i], step.length_R[step.rows[i]]
+                guesses[i] = step.tokens_RT[row, known : known + self.depth].tolist()
+            return guesses
         for j in range(self.depth if len(step.rows) else 0):
             if not len(front.which):
                 break

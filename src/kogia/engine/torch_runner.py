@@ -113,6 +113,10 @@ class TorchRunner:
         at = self.config.num_hidden_layers + layer
         return self._result(batch, self._compute(batch, slice(at, at + 1), compute))
 
+    def guess(self, depth: int, batch: Batch, hidden_ND: Tensor) -> bool:
+        """Not in one go."""
+        return False
+
     def _result(self, batch: Batch, hidden_ND: Tensor) -> Result:
         wanted = hidden_ND[torch.from_numpy(batch.wanted_W).to(self.device)]
         rows = wanted.split(1) if self.one_by_one and len(wanted) else [wanted]

@@ -10,11 +10,18 @@ from kogia.kernels.native import library
 _INTS, _FLOATS = ("top_k", "seed"), ("temperature", "top_p", "min_p")
 
 
+class Settings(ctypes.Structure):
+    """Where the columns of requests' settings are."""
+
+    _fields_ = [(name, ctypes.c_void_p) for name in (*_FLOATS, *_INTS)]
+
+
 class _Draws(ctypes.Structure):
     _fields_ = [
         ("places", ctypes.c_int32), ("vocabulary", ctypes.c_int32), ("threads", ctypes.c_int32),
         ("logits", ctypes.c_void_p), ("stride", ctypes.c_int64),
-        *((name, ctypes.c_void_p) for name in ("at", "owner", "place", *_FLOATS, *_INTS, "tokens", "logprobs")),
+        *((name, ctypes.c_void_p) for name in ("at", "owner", "place")),
+        ("settings", Settings), ("tokens", ctypes.c_void_p), ("logprobs", ctypes.c_void_p),
     ]  # fmt: skip
 
 
@@ -27,10 +34,11 @@ class Drawer:
     ) -> None:  # fmt: skip
         """temperature (under 1e-5: greedy), top_p, min_p: FP32; top_k (0: off), seed: int64."""
         columns = dict(temperature=temperature_R, top_p=top_p_R, min_p=min_p_R, top_k=top_k_R, seed=seed_R)
-        self._draws, self._columns = _Draws(), columns
+        self.settings, self._draws, self._columns = Settings(), _Draws(), columns
         for name, column in columns.items():
             assert column.dtype == (np.float32 if name in _FLOATS else np.int64) and column.flags.c_contiguous
-            setattr(self._draws, name, column.ctypes.data)
+            setattr(self.settings, name, column.ctypes.data)
+        self._draws.settings = self.settings
         self._room(len(seed_R))
 
     def _room(self, places: int) -> None:

@@ -16,8 +16,9 @@ from kogia.kernels.native import library
 
 FORMATS = {"float32": 0, "bfloat16": 1, "int8": 2, "int4": 3}  # enum Format of kernels/cpu/weights.h
 LANES = 16
-KINDS = (
+KINDS = (  # OPERATIONS of kernels/cpu/program.cpp
     "embed", "prepare", "swiglu", "linear", "heads", "latent", "turn", "attend", "route", "experts", "combine", "join",
+    "ahead", "guess",
 )  # fmt: skip
 ALL, WANTED = 0, 1  # which rows an operation has
 

@@ -8,13 +8,17 @@
 
 #include "lanes.h"
 
+struct Settings {  // of requests, by owner: columns
+    const float *temperature, *top_p, *min_p;
+    const int64_t *top_k, *seed;
+};
+
 struct Draws {  // `places` tokens; of each: its row of logits, whose settings it has, and which number of theirs
     int32_t places, vocabulary, threads;
     const float* logits;
     int64_t stride;
     const int64_t *at, *owner, *place;
-    const float *temperature, *top_p, *min_p;  // columns by owner
-    const int64_t *top_k, *seed;
+    Settings settings;
     int64_t* tokens;
     float* logprobs;
 };
@@ -125,29 +129,33 @@ struct Row {
     }
 };
 
-inline void one(const Draws& d, int i, Row& room) {
-    const float* logits = d.logits + d.at[i] * d.stride;
-    int64_t owner = d.owner[i], top_k = d.top_k[owner];
-    float temperature = d.temperature[owner], top_p = d.top_p[owner], min_p = d.min_p[owner];
+struct Drawn {
+    int token;
+    float logprob;  // at the temperature, before anything was cut off
+};
+
+inline Drawn one(const float* logits, int vocabulary, const Settings& s, int64_t owner, int64_t place, Row& room) {
+    float temperature = s.temperature[owner], top_p = s.top_p[owner], min_p = s.min_p[owner];
     bool greedy = temperature < COLDEST;
     float warmth = greedy ? 1.0f : 1.0f / temperature;
-    room.weigh(logits, d.vocabulary, warmth);
-    if (!(room.total < INFINITY)) {  // NaN or infinity among the logits: the caller's to report
-        d.tokens[i] = 0, d.logprobs[i] = NAN;
-        return;
-    }
+    room.weigh(logits, vocabulary, warmth);
+    if (!(room.total < INFINITY)) return {0, NAN};  // NaN or infinity among the logits: the caller's to report
     int token = 0;
-    double u = uniform(d.seed[owner], d.place[i]);
+    double u = uniform(s.seed[owner], place);
     if (greedy) {
         while (logits[token] != room.top) token++;
-    } else if (top_p < 1.0f || top_k || min_p > 0.0f) {
-        room.cut(d.vocabulary, top_p, top_k, min_p);
+    } else if (top_p < 1.0f || s.top_k[owner] || min_p > 0.0f) {
+        room.cut(vocabulary, top_p, s.top_k[owner], min_p);
         token = room.invert_likely(u);
     } else {
         token = room.invert(u * room.total);
     }
-    d.tokens[i] = token;
-    d.logprobs[i] = float(double((logits[token] - room.top) * warmth) - std::log(room.total));
+    return {token, float(double((logits[token] - room.top) * warmth) - std::log(room.total))};
+}
+
+inline Row& room() {  // of this thread
+    static thread_local Row row;
+    return row;
 }
 
 }  // namespace draw

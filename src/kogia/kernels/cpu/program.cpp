@@ -1,6 +1,7 @@
 // A model's forward pass as a list of operations, recorded once by Python (kernels/program.py) and run here in one
 // call a step. All threads walk the list together; an operation splits its rows or panels among them, and a barrier
 // ends it. How it is split changes no number.
+#include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <cstdlib>
@@ -72,15 +73,45 @@ struct Context {
     T* ptr(int i) const { return (T*)op.p[i]; }
 };
 
+// Row `row` of a table (n: width, table is BF16, out stride; p: table, out).
+void embed_one(const Context& c, int64_t token, int row) {
+    int width = c.op.n[0];
+    float* out = c.ptr<float>(1) + int64_t(row) * c.op.n[2];
+    for (int i = 0; i < width; i++)
+        out[i] = c.op.n[1] ? bfloat_to_float(c.ptr<const uint16_t>(0)[token * width + i])
+                           : c.ptr<const float>(0)[token * width + i];
+}
+
 // EMBED  n: width, table is BF16, out stride; p: table, out
 void embed(const Context& c) {
-    int width = c.op.n[0];
+    Part part = c.part(c.run.tokens);
+    for (int r = part.begin; r < part.end; r++) embed_one(c, c.run.token[r], r);
+}
+
+// AHEAD  embeds the token `ahead` + 1 positions after each row's own, known or guessed.
+// n: width, table is BF16, out stride, ahead, tokens a sequence; p: table, out, tokens (sequence, position), lengths
+void embed_ahead(const Context& c) {
+    const int32_t* n = c.op.n;
     Part part = c.part(c.run.tokens);
     for (int r = part.begin; r < part.end; r++) {
-        float* out = c.ptr<float>(1) + int64_t(r) * c.op.n[2];
-        int64_t from = int64_t(c.run.token[r]) * width;
-        for (int i = 0; i < width; i++)
-            out[i] = c.op.n[1] ? bfloat_to_float(c.ptr<const uint16_t>(0)[from + i]) : c.ptr<const float>(0)[from + i];
+        int64_t sequence = c.run.sequence[r], known = c.ptr<const int64_t>(3)[sequence];
+        int64_t at = std::min<int64_t>({c.run.position[r] + n[3] + 1, known + n[3] - 1, n[4] - 1});
+        embed_one(c, c.ptr<const int32_t>(2)[sequence * n[4] + at], r);
+    }
+}
+
+// GUESS  draws each wanted row's token `ahead` places after the next, as its own place will be drawn, and writes it
+// behind the known ones.  n: vocabulary, logits' stride, ahead, tokens a sequence
+// p: logits, tokens (sequence, position), lengths, where replies begin, settings
+void guess(const Context& c) {
+    const int32_t* n = c.op.n;
+    Part part = c.part(c.run.wanted);
+    for (int w = part.begin; w < part.end; w++) {
+        int64_t sequence = c.run.sequence[c.run.want[w]], at = c.ptr<const int64_t>(2)[sequence] + n[2];
+        const float* logits = c.ptr<const float>(0) + int64_t(w) * n[1];
+        draw::Drawn drawn = draw::one(logits, n[0], *c.ptr<const Settings>(4), sequence,
+                                      at - c.ptr<const int64_t>(3)[sequence], draw::room());
+        c.ptr<int32_t>(1)[sequence * n[3] + std::min<int64_t>(at, n[3] - 1)] = drawn.token;
     }
 }
 
@@ -463,8 +494,9 @@ void join(const Context& c) {
 void attend_any(const Context& c) { c.op.n[5] ? attend_rows<uint16_t>(c) : attend_rows<float>(c); }
 
 typedef void (*Operation)(const Context&);
-const Operation OPERATIONS[] = {embed,      prepare_rows, swiglu, linear,         heads_linear, store_latent,
-                                turn_heads, attend_any,   route,  experts_linear, combine,      join};
+const Operation OPERATIONS[] = {  // in the order of KINDS in kernels/program.py
+    embed,      prepare_rows, swiglu,         linear,  heads_linear, store_latent, turn_heads,
+    attend_any, route,        experts_linear, combine, join,         embed_ahead,  guess};
 
 void walk(const Op* ops, int count, const Run& run, Team& team, int thread) {
     for (int i = 0; i < count; i++) {
@@ -511,8 +543,10 @@ void kogia_draw(const Draws* draws) {
 #pragma omp parallel for num_threads(draws->threads) if (draws->threads > 1 && draws->places > 1)
 #endif
     for (int i = 0; i < draws->places; i++) {
-        static thread_local draw::Row room;
-        draw::one(*draws, i, room);
+        const float* logits = draws->logits + draws->at[i] * draws->stride;
+        draw::Drawn drawn = draw::one(logits, draws->vocabulary, draws->settings, draws->owner[i], draws->place[i],
+                                      draw::room());
+        draws->tokens[i] = drawn.token, draws->logprobs[i] = drawn.logprob;
     }
 }
 }
