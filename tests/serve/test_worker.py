@@ -7,9 +7,11 @@ from contextlib import aclosing
 import pytest
 import torch
 
+from kogia.convert import convert
 from kogia.engine.engine import Engine
 from kogia.engine.request import SamplingParams
-from kogia.errors import FolderError, PromptError, QueueFullError, UserError
+from kogia.errors import EngineError, FolderError, PromptError, QueueFullError, UserError
+from kogia.kernels.native import why_not
 from kogia.serve.worker import Computing, StoppedError, Token, Worker, WorkerError, load_engine
 from kogia.text.prompts import encode_question
 from kogia.text.tokenizer import train_tokenizer
@@ -261,3 +263,17 @@ def test_an_engine_computes_in_the_dtype_that_is_asked_for(babbler, dtype, expec
 def test_an_unknown_dtype_is_refused_before_anything_is_loaded(tmp_path):
     with pytest.raises(UserError, match="dtype is 'int8': it must be auto, bfloat16 or float32"):
         load_engine(tmp_path / "nothing", 1, Computing(dtype="int8"))
+
+
+@pytest.mark.parametrize("format", ["int8", "int4"])
+def test_a_folder_in_few_bits_is_computed_in_them(babbler, hello, tmp_path, format):
+    """And its weights' own memory is given back: only the packed ones are left."""
+    convert(babbler, tmp_path / "small", quantize=format)
+    engine = load_engine(tmp_path / "small", 1, Computing(threads=1))
+    if why_not() is None:
+        assert engine.runner.format == format and engine.model.lm_head.weight.is_meta
+    told = load_engine(tmp_path / "small", 1, Computing(threads=1, quantize=format))
+    first, second = (e.generate([hello], [SHORT])[0] for e in (engine, told))
+    assert (first.token_ids, first.logprobs) == (second.token_ids, second.logprobs)
+    with pytest.raises(EngineError, match="released"):
+        engine.refresh()
