@@ -85,9 +85,7 @@ template <int R, int P>
 inline void multiply_float32(const char* panel, int64_t stride, const Word* x, int inputs, Floats (&out)[R][P]) {
     for (int i = 0; i < padded(inputs, GROUP); i++, x += R)
         for (int p = 0; p < P; p++) {
-            const float* at = (const float*)(panel + p * stride) + 16 * i;
-            if (R <= 2) __builtin_prefetch((const char*)at + P * stride);  // the panels that come next
-            Floats w = load(at);
+            Floats w = load((const float*)(panel + p * stride) + 16 * i);
             for (int r = 0; r < R; r++) out[r][p] = fma(w, splat(as_float(x + r)), out[r][p]);
         }
 }
@@ -97,7 +95,6 @@ inline void multiply_bfloat16(const char* panel, int64_t stride, const Word* x, 
     for (int i = 0; i < padded(inputs, GROUP); i += 2, x += R)
         for (int p = 0; p < P; p++) {
             const uint16_t* w = (const uint16_t*)(panel + p * stride) + 16 * i;
-            if (R <= 2) __builtin_prefetch((const char*)w + P * stride);
             for (int r = 0; r < R; r++) out[r][p] = dot_pairs(out[r][p], w, x + r);
         }
 }
