@@ -104,8 +104,8 @@ def test_the_pace_finds_what_pays(monkeypatch, share, price, best):
         while tokens <= chosen[-1] and random.random() < share:
             tokens += 1
         clock[0] += 1.0 + price * chosen[-1]
-    late = chosen[200:]
-    assert late.count(best) > 0.95 * len(late) and {0, 1} <= set(chosen)
+    late = chosen[300:]
+    assert late.count(best) > 0.85 * len(late) and {0, 1} <= set(chosen)
 
 
 def test_the_pace_learns_nothing_from_steps_that_read_prompts(monkeypatch):

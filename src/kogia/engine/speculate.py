@@ -24,13 +24,13 @@ from kogia.errors import UserError
 
 MTP_DEPTH, LOOKUP_DEPTH = 3, 4  # guesses at most, where nobody says
 MOST = 16
-TRIALS, WARMING, LOOK, LOOK_EVERY = 6, 3, 10, 400  # steps
-KEEP = 0.97  # of what was measured, at each further measurement
+TRIALS, COLD, WARMING, LOOK, LOOK_EVERY = 12, 4, 3, 10, 300  # steps
+KEEP = 0.95  # of what was measured, at each further measurement
 
 
 class Pace:
     """How many guesses a step bring the most tokens a second, for each size of batch. It climbs from none while more is
-    faster, and looks at its neighbours again now and then, for the share of right guesses changes with the text.
+    faster, and looks at its neighbours and at none again now and then, for the text and the machine's load change.
 
     The first steps of a stretch of guessing do not count: the MTP layers' cache has to be filled first.
     """
@@ -55,7 +55,8 @@ class Pace:
     def _learn(self, key: tuple[int, int], seconds: float, tokens: int) -> None:
         before = self._cost.get(key, (0.0, 0.0))
         self._trials[key] += 1
-        self._cost[key] = (KEEP * before[0] + seconds, KEEP * before[1] + tokens)
+        if self._trials[key] > COLD:
+            self._cost[key] = (KEEP * before[0] + seconds, KEEP * before[1] + tokens)
 
     def _best(self, size: int, same_size: bool) -> int:
         if self._looking and same_size:
@@ -71,7 +72,8 @@ class Pace:
         if self._steps % LOOK_EVERY:
             return best
         self._looking = LOOK - 1
-        self._aside = min(max(best + (1 if self._steps // LOOK_EVERY % 2 else -1), 0), self.deepest)
+        asides = [depth for depth in (0, best - 1, best + 1) if 0 <= depth <= self.deepest and depth != best]
+        self._aside = asides[self._steps // LOOK_EVERY % len(asides)]
         return self._aside
 
 
