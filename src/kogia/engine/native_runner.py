@@ -158,6 +158,18 @@ def cache_width(c: ModelConfig) -> int:
     return 2 * c.num_key_value_heads * padded(c.head_dim)
 
 
+def widest(c: ModelConfig) -> int:
+    """Numbers of the longest row that an operation takes into its scratch memory: inputs of a product, heads, scores of
+    experts and groups. Too small a figure would be written beyond."""
+    latent = padded(c.kv_lora_rank) + padded(c.qk_rope_head_dim)
+    heads = c.num_attention_heads * padded(max(c.v_head_dim, c.head_dim))
+    experts = c.moe_intermediate_size * max(1, c.n_shared_experts)
+    return max(
+        2 * c.hidden_size, c.intermediate_size, c.q_lora_rank or 0, latent, heads, experts, 2 * padded(c.qk_head_dim),
+        2 * (c.n_routed_experts + c.n_group),
+    )  # fmt: skip
+
+
 class _Parts:
     """All packed weights, by module."""
 
@@ -223,11 +235,7 @@ class _ModelProgram:
         self.runner, self.parts, self.format = runner, runner._parts, runner.format
         model, c = runner.model, runner.config
         self.c, self.eps = c, c.rms_norm_eps
-        widest = max(
-            2 * c.hidden_size, c.intermediate_size, c.num_attention_heads * padded(c.v_head_dim or c.head_dim),
-            c.moe_intermediate_size * max(1, c.n_shared_experts), c.n_routed_experts * 3 + c.n_group,
-        )  # fmt: skip
-        self.program = p = Program(ROWS, runner.threads, runner.longest, widest)
+        self.program = p = Program(ROWS, runner.threads, runner.longest, widest(c))
         self.crew = Crew(runner.threads)
         self._shared: dict[Any, Tensor] = {}
         self._chosen: list[Tensor] = []  # of each MoE layer

@@ -385,7 +385,7 @@ struct Router {
 
 void route_row(const Router& m, const float* logits, float* room, int32_t* experts, float* weights) {
     float *score = room, *choice = room + m.experts, *by_group = choice + m.experts;
-    int32_t kept[256];
+    int32_t* kept = (int32_t*)(by_group + m.groups);
     float top = -INFINITY, total = 0.0f;
     for (int e = 0; e < m.experts; e++) top = logits[e] > top ? logits[e] : top;
     for (int e = 0; e < m.experts; e++) {
