@@ -82,11 +82,11 @@ inline float softmax_weights(float* scores, int length, float scale, bool rounde
 }
 
 // acc[h][c] += weight * value over the positions, for H heads and C x 16 numbers.
-template <int H, int C>
-inline void mix(const Pages<float>& pages, int64_t offset, const float* weights, int64_t room, int length,
+template <int H, int C, class Number>
+inline void mix(const Pages<Number>& pages, int64_t offset, const float* weights, int64_t room, int length,
                 Floats (&acc)[H][C]) {
     for (int s = 0; s < length; s++) {
-        const float* value = pages.at(s) + offset;
+        const Number* value = pages.at(s) + offset;
         for (int c = 0; c < C; c++) {
             Floats v = load(value + c * LANES);
             for (int h = 0; h < H; h++) acc[h][c] = fma(splat(weights[h * room + s]), v, acc[h][c]);
@@ -121,17 +121,6 @@ inline void mix(const Pages<uint16_t>& pages, int64_t offset, const float* weigh
 }
 constexpr bool ROUNDED_WEIGHTS = true;
 #else
-template <int H, int C>
-inline void mix(const Pages<uint16_t>& pages, int64_t offset, const float* weights, int64_t room, int length,
-                Floats (&acc)[H][C]) {
-    for (int s = 0; s < length; s++) {
-        const uint16_t* value = pages.at(s) + offset;
-        for (int c = 0; c < C; c++) {
-            Floats v = load(value + c * LANES);
-            for (int h = 0; h < H; h++) acc[h][c] = fma(splat(weights[h * room + s]), v, acc[h][c]);
-        }
-    }
-}
 constexpr bool ROUNDED_WEIGHTS = false;
 #endif
 
