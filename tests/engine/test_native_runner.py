@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kogia.engine.batch import BLOCK, Batch
-from kogia.engine.native_runner import ROWS, Crew, NativeRunner
+from kogia.engine.native_program import ROWS, Crew
+from kogia.engine.native_runner import NativeRunner
 from kogia.errors import UserError
 from kogia.kernels.native import why_not
 from kogia.models.rotary import RopeScaling

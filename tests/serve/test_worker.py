@@ -143,7 +143,7 @@ def test_broken_logits_are_their_own_requests_failure(babbler, hello):
     engine = load(babbler)
     poison = 300
     assert poison not in hello
-    engine.runner._parts.table[poison] = float("nan")
+    engine.runner.parts.table[poison] = float("nan")
 
     async def ask() -> list[Token]:
         async with aclosing(worker.stream(hello, ENDLESS)) as other:

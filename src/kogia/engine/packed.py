@@ -1,6 +1,7 @@
 """A model's weights as the C++ kernels want them: matrices that are used together side by side, packed, quantised."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -8,8 +9,10 @@ from torch import Tensor
 from kogia.errors import UserError
 from kogia.kernels.program import Panels, empty_panels, pack, padded
 from kogia.models.attention import LatentAttention
-from kogia.models.decoder import Decoder
+from kogia.models.config import ModelConfig
+from kogia.models.decoder import Decoder, MTPLayer
 from kogia.models.grouped_attention import GroupedAttention
+from kogia.models.layers import MLP, RMSNorm
 from kogia.models.moe import MoE
 
 QUANTISED = ("int8", "int4")
@@ -104,6 +107,63 @@ def expert_matrices(moe: MoE) -> tuple[list[Callable[[], Tensor]], list[Callable
     """Gate over up, and down, of every expert."""
     up, down = moe.experts.gate_up_proj, moe.experts.down_proj
     return ([lambda e=e: up[e] for e in range(len(up))], [lambda e=e: down[e] for e in range(len(down))])  # type: ignore[misc]
+
+
+class PackedModel:
+    """All packed weights, by module."""
+
+    def __init__(self, weights: PackedWeights, model: Decoder) -> None:
+        w, c = weights, model.config
+        self.model = model
+        self.table = w.table(lambda: model.embed_tokens.weight)
+        self.head = w.matrix(lambda: model.lm_head.weight, w.fine)
+        self.of: dict[Any, Any] = {}  # module -> its panels
+        for module in model.modules():
+            if isinstance(module, RMSNorm):
+                self.of[module] = w.vector(lambda m=module: m.weight)  # type: ignore[misc]
+            elif isinstance(module, MLP):
+                self.of[module] = (
+                    w.matrix(side_by_side(module.gate_proj.weight, module.up_proj.weight)),
+                    w.matrix(lambda m=module: m.down_proj.weight),  # type: ignore[misc]
+                )
+            elif isinstance(module, LatentAttention):
+                self.of[module] = self._latent(w, module, c)
+            elif isinstance(module, GroupedAttention):
+                self.of[module] = self._grouped(w, module, c)
+            elif isinstance(module, MoE):
+                up, down = expert_matrices(module)
+                bias = module.gate.e_score_correction_bias
+                self.of[module] = (
+                    w.matrix(lambda m=module: m.gate.weight, "float32"),  # type: ignore[misc]
+                    None if bias is None else w.vector(lambda m=module: m.gate.e_score_correction_bias),  # type: ignore[misc]
+                    w.matrices(up),
+                    w.matrices(down),
+                )
+            elif isinstance(module, MTPLayer):
+                self.of[module] = w.matrix(lambda m=module: m.eh_proj.weight)  # type: ignore[misc]
+
+    @staticmethod
+    def _latent(w: PackedWeights, a: LatentAttention, c: ModelConfig) -> tuple[Panels | None, ...]:
+        heads = [absorbed(a, h) for h in range(c.num_attention_heads)]
+        first = a.q_proj if c.q_lora_rank is None else a.q_a_proj
+        return (
+            w.matrix(side_by_side(first.weight, a.kv_a_proj_with_mqa.weight)),
+            None if c.q_lora_rank is None else w.matrix(lambda: a.q_b_proj.weight),
+            w.matrices([uk for uk, _ in heads], w.fine),
+            w.matrices([uv for _, uv in heads], w.fine),
+            w.matrix(output_matrix(a, c.num_attention_heads, c.v_head_dim)),
+        )
+
+    @staticmethod
+    def _grouped(w: PackedWeights, a: GroupedAttention, c: ModelConfig) -> tuple[Any, ...]:
+        projections = (a.q_proj, a.k_proj, a.v_proj)
+        bias = None if a.q_proj.bias is None else side_by_side(*(p.bias for p in projections if p.bias is not None))
+        return (
+            w.matrix(side_by_side(*(p.weight for p in projections))),
+            None if bias is None else w.vector(bias),
+            w.matrix(output_matrix(a, c.num_attention_heads, c.head_dim)),
+            None if a.o_proj.bias is None else w.vector(lambda: a.o_proj.bias),  # type: ignore[arg-type, return-value]
+        )
 
 
 def _refuse_what_scales_cannot_hold(matrix: Tensor, format: str) -> None:
