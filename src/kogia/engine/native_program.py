@@ -80,7 +80,7 @@ class ModelProgram:
     """The recorded pass of the main model, or of some layers of multi-token prediction: one by itself, or several that
     take each other's guesses (into `rows`)."""
 
-    def __init__(self, runner: NativeRunner, mtp: range | None, rows: Rows | None = None) -> None:
+    def __init__(self, runner: "NativeRunner", mtp: range | None, rows: Rows | None = None) -> None:
         self.runner, self.parts, self.format = runner, runner.parts, runner.format
         model, c = runner.model, runner.config
         self.c, self.eps = c, c.rms_norm_eps
