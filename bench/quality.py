@@ -50,7 +50,7 @@ def plain_logits(path: Path) -> Logits:
 
 def engine_logits(path: Path, quantize: str | None) -> Logits:
     """What Kogia's engine computes: its runner, given a window as one sequence."""
-    runner = build_engine(str(path), quantize, 1).runner
+    runner = build_engine(str(path), quantize, 1, 1).runner
     runner.allocate(WINDOW // 16 + 1)
     return lambda tokens: logits_of(runner, tokens)[SCORED]
 

@@ -79,7 +79,7 @@ def build_engine(path: str, quantize: str | None, batch: int, threads: int) -> A
     """Kogia's engine: the one place that knows how it is made."""
     import kogia
 
-    model = kogia.load_model(path, "bfloat16")
+    model = kogia.load_model(path, "float32" if quantize else "bfloat16")  # rounded once, as `kogia serve` does
     model.requires_grad_(False).eval()
     tokenizer = kogia.load_tokenizer(path)
     return kogia.Engine(model, tokenizer, max_batch=batch, quantize=quantize, draft="off", threads=threads)
