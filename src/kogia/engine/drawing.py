@@ -11,9 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kogia.engine.control import make_control
 from kogia.engine.request import SamplingParams, Sequence
 from kogia.engine.rows import Rows
-from kogia.engine.sampler import sample, uniforms
+from kogia.engine.sampler import sample, sibling_seed, top_logprobs, uniforms
+from kogia.engine.stopping import StopText
 from kogia.errors import PromptError
 from kogia.text.tokenizer import Tokenizer
 
@@ -61,16 +63,10 @@ class Drawing:
         _check_ids("stop_token_ids", params.stop_token_ids, self.vocab_size)
         _check_ids("logit_bias", params.logit_bias, self.vocab_size)
         if sequence.index:
-            from kogia.engine.sampler import sibling_seed
-
             sequence.seed = sibling_seed(params.seed, sequence.index)
         if _steered(params):
-            from kogia.engine.control import make_control
-
             sequence.control = make_control(params, self.tokenizer, sequence.prompt, self.vocab_size)
         if sequence.stream or params.stop:
-            from kogia.engine.stopping import StopText
-
             sequence.text = StopText(self.tokenizer, params.stop)
         sequence.stops = frozenset(params.stop_token_ids)
         if sequence.control or sequence.text or sequence.stops or params.top_logprobs:
@@ -187,8 +183,6 @@ class Drawing:
         """What a special sequence does with its next token."""
         params = sequence.params
         if params.top_logprobs:
-            from kogia.engine.sampler import top_logprobs
-
             sequence.top.append(top_logprobs(logits_V, params.temperature, params.top_logprobs))
         if sequence.reply is not None:
             sequence.reply.append(token)

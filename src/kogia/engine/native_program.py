@@ -83,7 +83,7 @@ class ModelProgram:
     def __init__(self, runner: "NativeRunner", mtp: range | None, rows: Rows | None = None) -> None:
         self.runner, self.parts, self.format = runner, runner.parts, runner.format
         model, c = runner.model, runner.config
-        self.c, self.eps = c, c.rms_norm_eps
+        self.c = c
         self.program = p = Program(ROWS, runner.threads, runner.longest, widest(c))
         self.crew = Crew(runner.threads)
         self._shared: dict[Any, Tensor] = {}

@@ -114,6 +114,10 @@ class _Front:
     which: np.ndarray
     last: np.ndarray
 
+    def batch(self, step: Step) -> Batch:
+        """For a runner."""
+        return Batch(self.tokens_N, self.at_N, self.rows_N, step.batch.tables_SP, self.last)
+
 
 class MTPDrafter(_Paced):
     """Guesses with the model's own layers of multi-token prediction; beyond their number the last one goes on alone.
@@ -134,8 +138,7 @@ class MTPDrafter(_Paced):
         """Guesses for each of `step.rows`."""
         guesses: list[list[int]] = [[] for _ in step.rows]
         front = self._first(step)
-        whole = Batch(front.tokens_N, front.at_N, front.rows_N, step.batch.tables_SP, front.last)
-        if self.runner.guess(self.depth, whole, front.hidden_ND):
+        if self.runner.guess(self.depth, front.batch(step), front.hidden_ND):
             for i in front.which.tolist():
                 row, known = step.rows[i], step.length_R[step.rows[i]]
                 guesses[i] = step.tokens_RT[row, known : known + self.depth].tolist()
@@ -143,8 +146,7 @@ class MTPDrafter(_Paced):
         for j in range(self.depth if len(step.rows) else 0):
             if not len(front.which):
                 break
-            batch = Batch(front.tokens_N, front.at_N, front.rows_N, step.batch.tables_SP, front.last)
-            logits, hidden = self.runner.draft(min(j, self.layers - 1), batch, front.hidden_ND)
+            logits, hidden = self.runner.draft(min(j, self.layers - 1), front.batch(step), front.hidden_ND)
             guess = step.draw(logits, step.rows[front.which], j)
             for i, token in zip(front.which.tolist(), guess.tolist(), strict=True):
                 guesses[i].append(token)

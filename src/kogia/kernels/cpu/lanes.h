@@ -182,9 +182,3 @@ inline uint16_t float_to_half(float x) {
     memcpy(&bits, &h, 2);
     return bits;
 }
-
-inline float half_to_float(uint16_t bits) {
-    _Float16 h;
-    memcpy(&h, &bits, 2);
-    return float(h);
-}
